@@ -1,0 +1,1 @@
+//! The first process of a tessera guest, as a static binary

@@ -1,0 +1,1 @@
+//! A KVM microVM in three steps: plan, build, run

@@ -1,0 +1,3 @@
+//! Runs a program from a folder in a microVM.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A virtio-console device with ports for terminals, pipes and control channels

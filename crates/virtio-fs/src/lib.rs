@@ -1,0 +1,1 @@
+//! A virtio-fs device with its own FUSE server, confined to the shared folder

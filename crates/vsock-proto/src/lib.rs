@@ -1,0 +1,1 @@
+//! vsock and TSI on the wire, and their connection state machines, sans-IO
