@@ -1,1 +1,23 @@
-//! The driver's side of virtio, for tests and fuzzing: rings in memory, register protocol, vsock and FUSE peers
+//! The driver's side of virtio, for tests and fuzzing.
+//!
+//! [`Guest`] is memory with a bump allocator for buffers. [`SplitRing`] is a split virtqueue laid out by hand from the
+//! standard (virtio 1.3, 2.7): well-formed chains of any shape through [`SplitRing::add`], and any bytes at all through
+//! the `set_*` methods. [`MmioDriver`] speaks the virtio-mmio register protocol (4.2) to whatever implements
+//! [`Registers`].
+//!
+//! Nothing here knows a device crate or shares code with one, so that a mistake cannot be on both sides. Being test
+//! support, it panics where a test would.
+
+#![forbid(unsafe_code)]
+
+mod guest;
+mod mmio;
+mod ring;
+
+pub use guest::{Buffer, Guest};
+pub use mmio::{Access, MmioDriver, Registers, register, status};
+pub use ring::{Descriptor, SplitRing, Used, descriptor_flags};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
