@@ -1,3 +1,79 @@
-//! Placeholder until the first commit of this package.
+//! Real guests: a list of cases that boot the guest kernel, most of them through the program `tessera` as its user would.
+//!
+//! `cargo xtask test guest` runs it, on this machine or on an emulated one. Each case is a process of its own with a
+//! deadline, so that one that hangs or crashes takes nothing with it.
 
-fn main() {}
+mod bed;
+mod blob;
+mod cases;
+mod demo;
+mod pseudo_terminal;
+mod real_mode;
+mod runner;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::bed::Bed;
+
+#[derive(Parser)]
+#[command(about = "Boots real guests and checks what they do")]
+struct Arguments {
+    /// The program under test
+    #[arg(long)]
+    tessera: PathBuf,
+    /// The guest kernel
+    #[arg(long)]
+    kernel: PathBuf,
+    /// A root folder with busybox and wget
+    #[arg(long)]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the cases, each in a process of its own
+    Run {
+        /// Only those whose name contains this
+        #[arg(default_value = "")]
+        part: String,
+    },
+    /// Runs one case in this process
+    Case {
+        /// Its whole name
+        name: String,
+    },
+    /// Shows a guest that fetches a page from a server on the host
+    Demo,
+}
+
+/// How the last words of a case begin that failed.
+const FAILURE: &str = "failure: ";
+
+fn main() -> ExitCode {
+    run(Arguments::parse()).unwrap_or_else(|error| {
+        println!("{FAILURE}{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments {
+        tessera,
+        kernel,
+        root,
+        command,
+    } = arguments;
+    let bed = Bed { tessera, kernel, root };
+    match command {
+        Command::Run { part } => runner::run(&bed, &part),
+        Command::Case { name } => runner::run_one(&bed, &name).map(|()| ExitCode::SUCCESS),
+        Command::Demo => demo::run(&bed).map(|()| ExitCode::SUCCESS),
+    }
+}

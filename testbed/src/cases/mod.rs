@@ -1,0 +1,58 @@
+//! The cases, by subject.
+
+mod console;
+mod cpus;
+mod errors;
+mod kvm;
+mod lifecycle;
+mod limits;
+mod memory;
+mod network;
+mod shares;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::bed::Bed;
+
+/// Something that must hold, to be checked with a real guest.
+pub(crate) struct Case {
+    /// Subject, condition, outcome.
+    pub(crate) name: &'static str,
+    /// When it counts as hung.
+    pub(crate) deadline: Duration,
+    /// Fails with what is wrong.
+    pub(crate) check: fn(&Bed) -> Result<()>,
+}
+
+/// A deadline for a guest or two, on an emulated machine that is busy.
+const SHORT: Duration = Duration::from_secs(90);
+/// For many processors or many bytes.
+const LONG: Duration = Duration::from_secs(240);
+
+/// A case is named as its function is.
+macro_rules! cases {
+    ($deadline:expr; $($check:ident),+ $(,)?) => {
+        vec![$($crate::cases::Case { name: stringify!($check), deadline: $deadline, check: $check }),+]
+    };
+}
+pub(crate) use cases;
+
+/// All cases, in the order in which they are run.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        kvm::cases(),
+        lifecycle::cases(),
+        errors::cases(),
+        console::cases(),
+        shares::cases(),
+        limits::cases(),
+        memory::cases(),
+        network::cases(),
+        cpus::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

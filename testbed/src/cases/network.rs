@@ -1,0 +1,109 @@
+//! The guest's connections, carried by TSI.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::{Case, LONG, cases};
+use crate::bed::Bed;
+use crate::blob;
+use crate::server::Server;
+
+pub(super) fn cases() -> Vec<Case> {
+    cases![LONG;
+        tsi_token_is_there_by_default,
+        vsock_is_absent_where_the_plan_says_so,
+        vsock_asked_for_is_there,
+        wget_reaches_a_server_on_the_host,
+        wget_is_refused_what_the_policy_denies,
+        wget_fetches_64_mib_whole,
+        wget_uploads_64_mib_whole,
+    ]
+}
+
+/// How many vsock devices (virtio 1.3, 5.10: device id 19) the guest has, and how many tokens of TSI.
+const COUNT_VSOCK_AND_TOKENS: &str =
+    "cat /sys/bus/virtio/devices/*/device | grep -c 0x0013; tr ' ' '\\n' </proc/cmdline | grep -c ^tsi_hijack$";
+
+fn tsi_token_is_there_by_default(bed: &Bed) -> Result<()> {
+    bed.shell(COUNT_VSOCK_AND_TOKENS).run()?.expect_text("1\n1\n")?;
+    Ok(())
+}
+
+fn vsock_is_absent_where_the_plan_says_so(bed: &Bed) -> Result<()> {
+    bed.shell(COUNT_VSOCK_AND_TOKENS)
+        .with(["--net", "none"])
+        .run()?
+        .expect_text("0\n0\n")?;
+    let plan = bed.guest(&["true"]).with(["--net", "none"]).plan_only().run()?;
+    ensure!(
+        !plan.expect_code(0)?.text().contains("tsi_hijack"),
+        "the plan has a token of TSI"
+    );
+    Ok(())
+}
+
+fn vsock_asked_for_is_there(bed: &Bed) -> Result<()> {
+    bed.shell(COUNT_VSOCK_AND_TOKENS)
+        .with(["--net", "none", "--vsock", "on"])
+        .run()?
+        .expect_text("1\n0\n")?;
+    Ok(())
+}
+
+fn wget_reaches_a_server_on_the_host(bed: &Bed) -> Result<()> {
+    let server = Server::start(b"a page of the host\n".to_vec())?;
+    let url = format!("http://{}/", server.address());
+    let outcome = bed
+        .guest(&["wget", "-qO-", &url])
+        .with(["--tsi-allow", &server.address()])
+        .run()?;
+    outcome.expect_code(0)?.expect_text("a page of the host\n")?;
+    Ok(())
+}
+
+fn wget_is_refused_what_the_policy_denies(bed: &Bed) -> Result<()> {
+    let server = Server::start(b"not for guests\n".to_vec())?;
+    let url = format!("http://{}/", server.address());
+    let outcome = bed.guest(&["wget", "-qO-", "--tries=1", "--timeout=10", &url]).run()?;
+    ensure!(outcome.code().is_some_and(|code| code != 0), "wget succeeded");
+    outcome.expect_text("")?;
+    Ok(())
+}
+
+fn wget_fetches_64_mib_whole(bed: &Bed) -> Result<()> {
+    let bytes = blob::bytes(blob::LARGE);
+    let sum = blob::sha256(&bytes);
+    let server = Server::start(bytes)?;
+    let line = format!(
+        "wget -qO- http://{}/ | sha256sum; grep -o tsi_hijack /proc/cmdline",
+        server.address()
+    );
+    let outcome = bed.shell(&line).with(["--tsi-allow", &server.address()]).run()?;
+    outcome
+        .expect_code(0)?
+        .expect_text(&format!("{sum}  -\ntsi_hijack\n"))?;
+    Ok(())
+}
+
+fn wget_uploads_64_mib_whole(bed: &Bed) -> Result<()> {
+    let bytes = blob::bytes(blob::LARGE);
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("blob"), &bytes)?;
+    let server = Server::start(Vec::new())?;
+    let url = format!("http://{}/", server.address());
+    let share = format!("{}:/data", folder.path().display());
+    let guest = bed.guest(&["wget", "-qO-", "--tries=1", "--post-file=/data/blob", &url]);
+    guest
+        .with(["-v", &share, "--tsi-allow", &server.address()])
+        .run()?
+        .expect_code(0)?;
+    let posted = server.posted();
+    ensure!(posted.len() == 1, "{} posts arrived", posted.len());
+    ensure!(
+        blob::sha256(&posted[0]) == blob::sha256(&bytes),
+        "the {} bytes that arrived differ",
+        posted[0].len()
+    );
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Runs cases, each as a process group of its own that is ended at the case's deadline.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::bed::Bed;
+use crate::cases::{self, Case};
+
+/// Runs the cases whose name contains `part`; fails when one fails or there is none.
+pub(crate) fn run(bed: &Bed, part: &str) -> Result<ExitCode> {
+    let (mut passed, mut failed) = (0, 0);
+    for case in cases::all().into_iter().filter(|case| case.name.contains(part)) {
+        let start = Instant::now();
+        let mut transcript = tempfile::tempfile()?;
+        let verdict = run_apart(bed, &case, &transcript)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let said = said(&mut transcript)?;
+        match verdict {
+            Verdict::Ended(status) if status.success() => {
+                passed += 1;
+                println!("ok {} ({seconds:.1} s)", case.name);
+            }
+            verdict => {
+                failed += 1;
+                println!("FAILED {}: {} ({seconds:.1} s)", case.name, verdict.reason(&said));
+                said.lines().for_each(|line| println!("    | {line}"));
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs one case here; what it does is told on standard output.
+pub(crate) fn run_one(bed: &Bed, name: &str) -> Result<()> {
+    let case = cases::all()
+        .into_iter()
+        .find(|case| case.name == name)
+        .with_context(|| format!("there is no case {name}"))?;
+    (case.check)(bed)
+}
+
+enum Verdict {
+    Ended(ExitStatus),
+    TooLate(Duration),
+}
+
+impl Verdict {
+    fn reason(&self, said: &str) -> String {
+        match self {
+            Verdict::TooLate(deadline) => format!("not done after {} s", deadline.as_secs()),
+            Verdict::Ended(status) => {
+                let error = said.lines().rev().find_map(|line| line.strip_prefix(crate::FAILURE));
+                error.map_or_else(|| format!("the case's process ended with {status}"), str::to_owned)
+            }
+        }
+    }
+}
+
+fn run_apart(bed: &Bed, case: &Case, transcript: &File) -> Result<Verdict> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("--tessera")
+        .arg(&bed.tessera)
+        .arg("--kernel")
+        .arg(&bed.kernel)
+        .arg("--root")
+        .arg(&bed.root);
+    command.args(["case", case.name]).process_group(0);
+    command
+        .stdin(Stdio::null())
+        .stdout(transcript.try_clone()?)
+        .stderr(transcript.try_clone()?);
+    let child = command.spawn().context("cannot start a case")?;
+    let group = Pid::from_child(&child);
+    let verdict = wait(child, case.deadline)?;
+    // What the case has left running goes with it; a group that is gone already is as good.
+    let _ = kill_process_group(group, Signal::KILL);
+    Ok(verdict)
+}
+
+fn wait(mut child: Child, deadline: Duration) -> Result<Verdict> {
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait()));
+    match ended.recv_timeout(deadline) {
+        Ok(status) => Ok(Verdict::Ended(status?)),
+        Err(_) => Ok(Verdict::TooLate(deadline)),
+    }
+}
+
+fn said(transcript: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    transcript.rewind()?;
+    transcript.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

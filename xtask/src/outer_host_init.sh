@@ -1,0 +1,20 @@
+#!/bin/busybox sh
+# The first process of the outer host: sets it up, runs the test bed's program, says its status, powers off.
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs -o mode=1777 tmp /tmp
+stty -F /dev/ttyS1 -opost
+exec </dev/null >/dev/ttyS1 2>&1
+for module in @MODULES@; do
+    insmod "/modules/$module.ko"
+done
+ip link set lo up
+export HOME=/root
+/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root /bed/root @ARGUMENTS@
+echo "@STATUS_LINE@$?"
+poweroff -f
