@@ -1,0 +1,180 @@
+//! Where a guest's sockets may lead (TSI specification, 15).
+//!
+//! Without rules a guest reaches whatever the host reaches, except the host itself by its loopback or unspecified
+//! addresses, and what is link-local (which is where clouds serve a machine's credentials). Rules change that:
+//!
+//! 1. what a deny rule covers is denied;
+//! 2. else what an allow rule covers is allowed;
+//! 3. else what is built in as denied is denied;
+//! 4. else it is allowed.
+
+mod rule;
+
+use std::net::{IpAddr, SocketAddr};
+
+pub use rule::{Rule, RuleError};
+
+use crate::errno::Errno;
+use crate::wire::{SocketKind, SocketName};
+
+/// What is denied unless a rule allows it. The last is where one cloud serves credentials over IPv6.
+const BUILT_IN_DENIES: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "::/128",
+    "::1/128",
+    "fe80::/10",
+    "fec0::/10",
+    "fd00:ec2::254/128",
+];
+
+/// Rules about destinations. Pure: the same question gets the same answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    allow: Vec<Rule>,
+    deny: Vec<Rule>,
+    built_in: Vec<Rule>,
+    refusal: Errno,
+}
+
+impl Policy {
+    /// The built-in denials with these rules before them.
+    pub fn new(allow: Vec<Rule>, deny: Vec<Rule>) -> Policy {
+        let built_in = BUILT_IN_DENIES.iter().filter_map(|rule| rule.parse().ok()).collect();
+        Policy {
+            allow,
+            deny,
+            built_in,
+            refusal: Errno::EACCES,
+        }
+    }
+
+    /// What a denied program is told, EACCES if nothing is said.
+    #[must_use]
+    pub fn with_refusal(mut self, refusal: Errno) -> Policy {
+        self.refusal = refusal;
+        self
+    }
+
+    /// Whether a guest may reach `to`. An IPv4 address in IPv6 clothes is judged as what it is.
+    pub fn allows(&self, to: SocketAddr) -> bool {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let any = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(to));
+        !any(&self.deny) && (any(&self.allow) || !any(&self.built_in))
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy::new(Vec::new(), Vec::new())
+    }
+}
+
+/// What a guest wants to do with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `connect(2)`.
+    Connect,
+    /// Datagrams to it.
+    Send,
+    /// `listen(2)` on it: after the port map, so the host's address.
+    Listen,
+}
+
+/// A question to a [`Hook`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// What is to be done.
+    pub operation: Operation,
+    /// With which kind of socket.
+    pub kind: SocketKind,
+    /// The name; IPv4 in IPv6 collapsed to IPv4.
+    pub name: &'a SocketName,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Allow,
+    /// Go on with this name instead. It is not judged again.
+    Rewrite(SocketName),
+    /// No, and this is what the program is told.
+    Deny(Errno),
+}
+
+/// The embedder's say in each destination, asked after [`Policy`] allowed it.
+pub trait Hook: Send {
+    /// Answers one question.
+    fn judge(&mut self, question: &Question<'_>) -> Verdict;
+}
+
+impl Policy {
+    pub(crate) fn judge(&self, question: &Question<'_>) -> Verdict {
+        match question.name.inet() {
+            // What listens on the host was named by the host: see the port map.
+            Some(to) if question.operation != Operation::Listen && !self.allows(to) => Verdict::Deny(self.refusal),
+            _ => Verdict::Allow,
+        }
+    }
+}
+
+pub(crate) fn canonical(name: &SocketName) -> SocketName {
+    match name {
+        SocketName::Inet(addr) => SocketName::Inet(SocketAddr::new(canonical_ip(addr.ip()), addr.port())),
+        SocketName::Unix(_) => name.clone(),
+    }
+}
+
+fn canonical_ip(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allow: &[&str], deny: &[&str]) -> Policy {
+        let rules = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect();
+        Policy::new(rules(allow), rules(deny))
+    }
+
+    #[test]
+    fn built_in_rules_all_parse() {
+        assert_eq!(Policy::default().built_in.len(), BUILT_IN_DENIES.len());
+    }
+
+    #[test]
+    fn policy_table() {
+        let none = policy(&[], &[]);
+        let one_port = policy(&["127.0.0.1:8080"], &[]);
+        let deny_wins = policy(&["127.0.0.0/8"], &["127.0.0.1:22", "10.0.0.0/8"]);
+        for (policy, to, allowed) in [
+            (&none, "93.184.216.34:443", true),
+            (&none, "127.0.0.1:80", false),
+            (&none, "127.255.0.1:80", false),
+            (&none, "0.0.0.0:80", false),
+            (&none, "0.1.2.3:80", false),
+            (&none, "169.254.169.254:80", false),
+            (&none, "[::]:80", false),
+            (&none, "[::1]:80", false),
+            (&none, "[fe80::1]:80", false),
+            (&none, "[fd00:ec2::254]:80", false),
+            (&none, "[2606:4700::1]:80", true),
+            (&none, "[::ffff:127.0.0.1]:80", false),
+            (&none, "[::ffff:169.254.169.254]:80", false),
+            (&none, "192.168.1.1:80", true),
+            (&one_port, "127.0.0.1:8080", true),
+            (&one_port, "[::ffff:127.0.0.1]:8080", true),
+            (&one_port, "127.0.0.1:8081", false),
+            (&one_port, "127.0.0.2:8080", false),
+            (&one_port, "0.0.0.0:8080", false),
+            (&deny_wins, "127.0.0.1:22", false),
+            (&deny_wins, "127.0.0.1:23", true),
+            (&deny_wins, "10.1.2.3:80", false),
+        ] {
+            assert_eq!(policy.allows(to.parse().unwrap()), allowed, "{to}");
+        }
+    }
+}

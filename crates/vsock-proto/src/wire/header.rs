@@ -1,0 +1,240 @@
+//! The 44 bytes before every payload (virtio 1.3, 5.10.6).
+
+use bitflags::bitflags;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Length of a packet header.
+pub const HEADER_LEN: usize = 44;
+
+/// The largest payload that a driver may send in one packet (Linux: VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
+pub const MAX_PAYLOAD_LEN: u32 = 65536;
+
+/// Fewer bytes than what was to be read from them takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{got} bytes where {need} are needed")]
+pub struct Truncated {
+    /// What there was.
+    pub got: usize,
+    /// What it takes.
+    pub need: usize,
+}
+
+/// A header where it lies. Checked for length once; after that nothing about it can fail.
+///
+/// To be used on a private copy: bytes that another vCPU can change do not keep their meaning.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct HeaderView {
+    src_cid: U64,
+    dst_cid: U64,
+    src_port: U32,
+    dst_port: U32,
+    len: U32,
+    kind: U16,
+    op: U16,
+    flags: U32,
+    buf_alloc: U32,
+    fwd_cnt: U32,
+}
+
+impl HeaderView {
+    /// A view of the first [`HEADER_LEN`] bytes.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn new(bytes: &[u8]) -> Result<&HeaderView, Truncated> {
+        match HeaderView::ref_from_prefix(bytes) {
+            Ok((view, _)) => Ok(view),
+            Err(_) => Err(Truncated {
+                got: bytes.len(),
+                need: HEADER_LEN,
+            }),
+        }
+    }
+
+    /// All fields as a value.
+    pub fn to_header(&self) -> Header {
+        Header {
+            src_cid: self.src_cid.get(),
+            dst_cid: self.dst_cid.get(),
+            src_port: self.src_port.get(),
+            dst_port: self.dst_port.get(),
+            len: self.len.get(),
+            kind: PacketType::from(self.kind.get()),
+            op: Op::from(self.op.get()),
+            flags: self.flags.get(),
+            buf_alloc: self.buf_alloc.get(),
+            fwd_cnt: self.fwd_cnt.get(),
+        }
+    }
+}
+
+/// A packet header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The sender's CID.
+    pub src_cid: u64,
+    /// The receiver's CID.
+    pub dst_cid: u64,
+    /// The sender's port.
+    pub src_port: u32,
+    /// The receiver's port.
+    pub dst_port: u32,
+    /// Payload bytes that follow.
+    pub len: u32,
+    /// Which kind of socket.
+    pub kind: PacketType,
+    /// What the packet does.
+    pub op: Op,
+    /// For [`Op::Shutdown`]: see [`Shutdown`].
+    pub flags: u32,
+    /// The sender's receive buffer for this connection, in bytes.
+    pub buf_alloc: u32,
+    /// Bytes of this connection that the sender has consumed, modulo 2^32.
+    pub fwd_cnt: u32,
+}
+
+impl Header {
+    /// Reads a header from its bytes. Any bytes are one; whether it makes sense is decided later.
+    pub fn parse(bytes: &[u8; HEADER_LEN]) -> Header {
+        let view: &HeaderView = zerocopy::transmute_ref!(bytes);
+        view.to_header()
+    }
+
+    /// The header's bytes.
+    pub fn emit(&self) -> [u8; HEADER_LEN] {
+        zerocopy::transmute!(HeaderView {
+            src_cid: self.src_cid.into(),
+            dst_cid: self.dst_cid.into(),
+            src_port: self.src_port.into(),
+            dst_port: self.dst_port.into(),
+            len: self.len.into(),
+            kind: u16::from(self.kind).into(),
+            op: u16::from(self.op).into(),
+            flags: self.flags.into(),
+            buf_alloc: self.buf_alloc.into(),
+            fwd_cnt: self.fwd_cnt.into(),
+        })
+    }
+}
+
+macro_rules! open_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)*
+            /// A number without a meaning here.
+            Other(u16),
+        }
+
+        impl From<u16> for $name {
+            fn from(number: u16) -> $name {
+                match number {
+                    $($number => $name::$variant,)*
+                    _ => $name::Other(number),
+                }
+            }
+        }
+
+        impl From<$name> for u16 {
+            fn from(value: $name) -> u16 {
+                match value {
+                    $($name::$variant => $number,)*
+                    $name::Other(number) => number,
+                }
+            }
+        }
+    };
+}
+
+open_enum! {
+    /// The socket type of a packet.
+    PacketType {
+        /// Bytes in order, with credit.
+        Stream = 1,
+        /// Message boundaries on top of that; not offered.
+        SeqPacket = 2,
+        /// Datagrams, from the Linux patch series that TSI kernels carry.
+        Datagram = 3,
+    }
+}
+
+open_enum! {
+    /// What a packet does.
+    Op {
+        /// Opens a connection.
+        Request = 1,
+        /// Accepts one.
+        Response = 2,
+        /// Refuses, aborts, or completes a close.
+        Rst = 3,
+        /// The sender will send no more, receive no more, or both.
+        Shutdown = 4,
+        /// Data.
+        Rw = 5,
+        /// Tells `buf_alloc` and `fwd_cnt`.
+        CreditUpdate = 6,
+        /// Asks for a [`Op::CreditUpdate`].
+        CreditRequest = 7,
+    }
+}
+
+bitflags! {
+    /// The flags of [`Op::Shutdown`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Shutdown: u32 {
+        /// The sender will receive no more.
+        const RECEIVE = 1;
+        /// The sender will send no more.
+        const SEND = 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn header_of_known_bytes_has_every_field_in_its_place() {
+        let mut bytes = [0u8; HEADER_LEN];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::try_from(i).unwrap();
+        }
+        let header = Header::parse(&bytes);
+        assert_eq!(header.src_cid, 0x0706_0504_0302_0100);
+        assert_eq!(header.dst_cid, 0x0f0e_0d0c_0b0a_0908);
+        assert_eq!(header.src_port, 0x1312_1110);
+        assert_eq!(header.dst_port, 0x1716_1514);
+        assert_eq!(header.len, 0x1b1a_1918);
+        assert_eq!(header.kind, PacketType::Other(0x1d1c));
+        assert_eq!(header.op, Op::Other(0x1f1e));
+        assert_eq!(header.flags, 0x2322_2120);
+        assert_eq!(header.buf_alloc, 0x2726_2524);
+        assert_eq!(header.fwd_cnt, 0x2b2a_2928);
+    }
+
+    #[test]
+    fn view_of_too_few_bytes_is_refused_at_every_length() {
+        for got in 0..HEADER_LEN {
+            assert_eq!(
+                HeaderView::new(&vec![0; got]).err(),
+                Some(Truncated { got, need: HEADER_LEN })
+            );
+        }
+        assert!(HeaderView::new(&[0; HEADER_LEN + 1]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn header_emitted_again_is_the_same_bytes(bytes: [u8; 32], rest: [u8; 12]) {
+            let mut all = [0u8; HEADER_LEN];
+            all[..32].copy_from_slice(&bytes);
+            all[32..].copy_from_slice(&rest);
+            prop_assert_eq!(Header::parse(&all).emit(), all);
+        }
+    }
+}
