@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use virtio_ring::Ring;
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::Interrupt;
 
@@ -31,11 +31,18 @@ pub trait VirtioDevice: Send {
     /// Offered feature bits. The transport adds VIRTIO_F_VERSION_1.
     fn features(&self) -> u64;
 
-    /// Fills `data` from config space at `offset`; what lies beyond the end reads as 0.
+    /// Fills `data`, which is all zero, from config space at `offset`; what lies beyond the end reads as 0. The driver
+    /// may ask in any state, with any offset below 0xf00 and any length.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Writes config space. Most devices have nothing there to write.
+    /// Writes config space. Most devices have nothing there to write. The driver may do it in any state, with any
+    /// offset below 0xf00 and any length.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The shared memory region with this id, if there is one (virtio 1.3, 2.10).
+    fn shared_memory(&self, _id: u32) -> Option<SharedMemory> {
+        None
+    }
 
     /// The driver is ready: hand out the running half.
     ///
@@ -47,7 +54,17 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self, worker: Self::Worker);
 }
 
+/// Host memory that the driver sees at guest addresses beside its own, such as a DAX window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedMemory {
+    /// Where it starts.
+    pub addr: GuestAddress,
+    /// Length in bytes.
+    pub len: u64,
+}
+
 /// What a device gets at DRIVER_OK.
+#[derive(Debug)]
 pub struct Activation {
     /// Guest memory.
     pub mem: Memory,
@@ -154,7 +171,8 @@ pub struct Readiness {
 ///
 /// Nothing is asked of it before DRIVER_OK, so a device that no driver takes costs nothing.
 pub trait Host<W: Worker>: Send {
-    /// Connects the interrupt line, once for each activation and before [`start`](Self::start).
+    /// Connects the interrupt line, once for each activation and before [`start`](Self::start). It stays connected
+    /// until [`stop`](Self::stop), also when the device or the host refuses to start.
     ///
     /// # Errors
     /// When the host is out of descriptors or refuses the connection.
@@ -166,10 +184,13 @@ pub trait Host<W: Worker>: Send {
     /// When the worker cannot be run; it comes back with the reason.
     fn start(&mut self, worker: W) -> Result<(), (W, io::Error)>;
 
-    /// Passes on a notification that reached the register block instead of the kick descriptor.
+    /// Passes on a notification that reached the register block instead of the kick descriptor. Only for queues that
+    /// the device has, and only while the worker runs.
     fn notify(&mut self, queue: u16);
 
     /// Stops the worker, disconnects what was connected and gives the worker back; `None` if it was not running.
+    /// Called once after each [`connect_interrupt`](Self::connect_interrupt), from the thread of the access that resets
+    /// the device. A worker that was running and does not come back takes the device out of use for good.
     fn stop(&mut self) -> Option<W>;
 }
 

@@ -1,0 +1,311 @@
+//! The register block of one device.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::features::{self, Features};
+use crate::queues::Queues;
+use crate::registers::{self as reg, high, low};
+use crate::status::{self, Step};
+use crate::{Activation, Disconnected, Host, Interrupt, Memory, Stats, VirtioDevice};
+
+/// What a region that is not there reads as (virtio 1.3, 4.2.2).
+const NO_SHARED_MEMORY: u64 = u64::MAX;
+
+/// A virtio device behind a virtio-mmio register block, version 2.
+///
+/// Not shared: the bus passes one access at a time.
+#[derive(Debug)]
+pub struct MmioTransport<D, H> {
+    device: D,
+    host: H,
+    mem: Memory,
+    /// Status bits that the driver set.
+    status: u32,
+    features: Features,
+    queues: Queues,
+    shm_sel: u32,
+    generation: Arc<AtomicU32>,
+    /// From DRIVER_OK to reset.
+    interrupt: Option<Arc<Interrupt>>,
+    /// The host has the worker.
+    running: bool,
+    /// The host lost the worker, and with it a part of the device: it cannot be started again.
+    lost: bool,
+    stats: Stats,
+}
+
+impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
+    /// A device in reset.
+    pub fn new(device: D, host: H, mem: Memory) -> Self {
+        let queues = Queues::new(device.queue_max_sizes());
+        Self {
+            device,
+            host,
+            mem,
+            status: 0,
+            features: Features::default(),
+            queues,
+            shm_sel: 0,
+            generation: Arc::default(),
+            interrupt: None,
+            running: false,
+            lost: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The front half of the device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The front half of the device, to change it. [`config_changed`](Self::config_changed) tells the driver.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// The monitor's part.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// The monitor's part, to change it.
+    pub fn host_mut(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Whether a worker is running: between a successful DRIVER_OK and reset.
+    pub fn is_active(&self) -> bool {
+        self.running
+    }
+
+    /// The front half has changed config space: the generation moves on, and a running driver is told.
+    pub fn config_changed(&mut self) {
+        match &self.interrupt {
+            Some(interrupt) => interrupt.config_changed(),
+            None => _ = self.generation.fetch_add(1, Ordering::AcqRel),
+        }
+    }
+
+    /// Stops the worker and gives it back to the device, as a reset by the driver does. For the end of the machine.
+    pub fn shutdown(&mut self) {
+        self.reset();
+    }
+
+    /// The guest reads `data.len()` bytes at `offset` of the register block. Registers are 4 bytes, aligned; config
+    /// space takes any width. Whatever is not there reads as 0.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        match offset {
+            0..reg::CONFIG => match <&mut [u8; 4]>::try_from(data) {
+                Ok(word) if offset.is_multiple_of(4) => *word = self.read_register(offset).to_le_bytes(),
+                _ => self.stats.accesses_malformed += 1,
+            },
+            reg::CONFIG..reg::MMIO_LEN => self.device.read_config(offset - reg::CONFIG, data),
+            _ => self.stats.accesses_malformed += 1,
+        }
+    }
+
+    /// The guest writes `data` to `offset` of the register block. What it may not write is ignored.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        match offset {
+            0..reg::CONFIG => match <[u8; 4]>::try_from(data) {
+                Ok(word) if offset.is_multiple_of(4) => self.write_register(offset, u32::from_le_bytes(word)),
+                _ => self.stats.accesses_malformed += 1,
+            },
+            reg::CONFIG..reg::MMIO_LEN => self.device.write_config(offset - reg::CONFIG, data),
+            _ => self.stats.accesses_malformed += 1,
+        }
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        match offset {
+            reg::MAGIC_VALUE => reg::MAGIC,
+            reg::VERSION => reg::VERSION_2,
+            reg::DEVICE_ID => self.device.device_id(),
+            reg::VENDOR_ID => reg::VENDOR,
+            reg::DEVICE_FEATURES => self.features.read_offered(self.offered()),
+            reg::QUEUE_SIZE_MAX => self.queues.max_size(),
+            reg::QUEUE_READY => self.queues.ready(),
+            reg::INTERRUPT_STATUS => self.interrupt.as_ref().map_or(0, |interrupt| interrupt.pending()),
+            reg::STATUS => self.visible_status(),
+            reg::SHM_LEN_LOW => low(self.shared_memory().0),
+            reg::SHM_LEN_HIGH => high(self.shared_memory().0),
+            reg::SHM_BASE_LOW => low(self.shared_memory().1),
+            reg::SHM_BASE_HIGH => high(self.shared_memory().1),
+            reg::CONFIG_GENERATION => self.generation.load(Ordering::Acquire),
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32) {
+        match offset {
+            reg::STATUS => self.write_status(value),
+            reg::QUEUE_NOTIFY => self.notify(value),
+            reg::INTERRUPT_ACK => self.acknowledge(value),
+            reg::DEVICE_FEATURES_SEL => self.features.device_sel = value,
+            reg::DRIVER_FEATURES_SEL => self.features.driver_sel = value,
+            reg::QUEUE_SEL => self.queues.selected = value,
+            reg::SHM_SEL => self.shm_sel = value,
+            reg::DRIVER_FEATURES if status::negotiates_features(self.visible_status()) => {
+                self.features.write_accepted(value);
+            }
+            _ => {
+                let open = status::configures_queues(self.visible_status());
+                if !open || !self.queues.write(offset, value) {
+                    self.stats.writes_ignored += 1;
+                }
+            }
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        features::offered(self.device.features())
+    }
+
+    /// (length, base) of the selected region.
+    fn shared_memory(&self) -> (u64, u64) {
+        match self.device.shared_memory(self.shm_sel) {
+            Some(region) => (region.len, region.addr.0),
+            None => (NO_SHARED_MEMORY, NO_SHARED_MEMORY),
+        }
+    }
+
+    fn visible_status(&self) -> u32 {
+        match &self.interrupt {
+            Some(interrupt) if interrupt.is_reset_needed() => self.status | reg::NEEDS_RESET,
+            _ => self.status,
+        }
+    }
+
+    fn write_status(&mut self, written: u32) {
+        match status::step(self.visible_status(), written) {
+            Step::Stay => {}
+            Step::Reject => self.stats.status_rejected += 1,
+            Step::Reset => self.reset(),
+            Step::Fail => self.fail(),
+            Step::Set(bit) => self.status |= bit,
+            Step::CheckFeatures => self.check_features(),
+            Step::Activate => self.activate(),
+        }
+    }
+
+    /// Without FEATURES_OK in what it reads back, the driver gives up or tries other features.
+    fn check_features(&mut self) {
+        if self.features.agreed(self.offered()).is_some() {
+            self.status |= reg::FEATURES_OK;
+        } else {
+            self.stats.features_rejected += 1;
+        }
+    }
+
+    fn notify(&mut self, value: u32) {
+        match self.queues.index(value) {
+            Some(queue) if self.running => self.host.notify(queue),
+            _ => self.stats.notifications_ignored += 1,
+        }
+    }
+
+    fn acknowledge(&self, bits: u32) {
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.acknowledge(bits);
+        }
+    }
+
+    fn activate(&mut self) {
+        self.status |= reg::DRIVER_OK;
+        let (trigger, connected) = match self.host.connect_interrupt() {
+            Ok(trigger) => (trigger, Ok(())),
+            Err(error) => (Box::new(Disconnected) as _, Err(error.into())),
+        };
+        let interrupt = Arc::new(Interrupt::with_generation(trigger, Arc::clone(&self.generation)));
+        self.interrupt = Some(Arc::clone(&interrupt));
+        if let Err(error) = connected.and_then(|()| self.start(&interrupt)) {
+            self.report_failed_activation(&error);
+            interrupt.needs_reset();
+        }
+    }
+
+    fn start(&mut self, interrupt: &Arc<Interrupt>) -> Result<(), StartError> {
+        let features = self.features.agreed(self.offered()).unwrap_or_default();
+        let activation = Activation {
+            mem: Arc::clone(&self.mem),
+            rings: self.queues.rings(&*self.mem, features)?,
+            features,
+            interrupt: Arc::clone(interrupt),
+        };
+        let worker = self.device.activate(activation)?;
+        match self.host.start(worker) {
+            Ok(()) => {
+                self.running = true;
+                Ok(())
+            }
+            Err((worker, error)) => {
+                self.device.reset(worker);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Logged once: the driver can try for ever.
+    fn report_failed_activation(&mut self, error: &StartError) {
+        if self.stats.activations_failed == 0 {
+            tracing::warn!(
+                device = self.device.device_id(),
+                error = error as &dyn std::error::Error,
+                "cannot start"
+            );
+        }
+        self.stats.activations_failed += 1;
+    }
+
+    /// A driver that gave up may have freed the rings: nothing may run on.
+    fn fail(&mut self) {
+        self.stop();
+        self.status |= reg::FAILED;
+    }
+
+    fn reset(&mut self) {
+        self.stop();
+        self.features = Features::default();
+        self.queues.reset();
+        self.shm_sel = 0;
+        // Without its worker the device cannot be used again, and the driver is told at once (virtio 1.3, 2.1).
+        self.status = if self.lost { reg::FAILED } else { 0 };
+    }
+
+    fn stop(&mut self) {
+        if self.interrupt.take().is_none() {
+            return;
+        }
+        match self.host.stop() {
+            Some(worker) => self.device.reset(worker),
+            None if self.running => {
+                tracing::error!(
+                    device = self.device.device_id(),
+                    "the worker is lost; the device is out of use"
+                );
+                self.lost = true;
+            }
+            None => {}
+        }
+        self.running = false;
+    }
+}
+
+/// Why DRIVER_OK was answered with DEVICE_NEEDS_RESET.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("the driver set up a queue that cannot work")]
+    Queue(#[from] crate::queues::InvalidQueue),
+    #[error("the device refuses")]
+    Device(#[from] crate::ActivateError),
+    #[error("the host refuses")]
+    Host(#[from] std::io::Error),
+}
