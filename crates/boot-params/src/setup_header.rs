@@ -7,6 +7,7 @@ pub const WANTED: usize = 0x290;
 
 const START: usize = 0x1f1;
 const SECTOR: u64 = 512;
+const PARAGRAPH: u64 = 16;
 const MIN_VERSION: u16 = 0x020c;
 const XLF_KERNEL_64: u16 = 1;
 const DEFAULT_SETUP_SECTORS: u8 = 4;
@@ -60,6 +61,11 @@ impl SetupHeader {
             sectors => sectors,
         };
         (u64::from(sectors) + 1) * SECTOR
+    }
+
+    /// Bytes of the part that is loaded, as the header says; a file may have more, such as a signature.
+    pub fn kernel_len(&self) -> u64 {
+        u64::from(self.u32_at(0x1f4)) * PARAGRAPH
     }
 
     /// The longest command line, in bytes without its NUL.
@@ -125,6 +131,7 @@ pub(crate) mod tests {
     pub(crate) fn file_start() -> Vec<u8> {
         let mut file = vec![0; 0x400];
         file[0x1f1] = 7;
+        file[0x1f4..0x1f8].copy_from_slice(&0x10_0000_u32.to_le_bytes());
         file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
         file[0x200..0x202].copy_from_slice(&[0xeb, 0x6a]);
         file[0x202..0x206].copy_from_slice(b"HdrS");
@@ -141,7 +148,10 @@ pub(crate) mod tests {
     #[test]
     fn header_fields_are_where_the_protocol_says() {
         let header = SetupHeader::parse(&file_start()).unwrap();
-        assert_eq!((header.version(), header.kernel_offset()), (0x020f, 8 * 512));
+        assert_eq!(
+            (header.version(), header.kernel_offset(), header.kernel_len()),
+            (0x020f, 8 * 512, 0x100_0000)
+        );
         assert_eq!((header.cmdline_size(), header.initrd_addr_max()), (2047, 0x7fff_ffff));
         assert_eq!((header.pref_address(), header.init_size()), (0x100_0000, 0x20_0000));
         assert_eq!(header.bytes().len(), 0x26c - 0x1f1);
