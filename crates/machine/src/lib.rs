@@ -1,1 +1,24 @@
-//! A KVM microVM in three steps: plan, build, run
+//! A KVM microVM in three steps.
+//!
+//! ```text
+//! Spec ──plan()──> Plan ──build()──> Machine ──run()──> Exit
+//! ```
+//!
+//! A [`Spec`] says what is asked for. [`plan()`] decides, from the spec and the [`Limits`] alone, everything that the
+//! machine consists of: memory, devices with their IRQ lines and addresses, the kernel's command line. `build` opens KVM
+//! and carries the plan out; it decides nothing. `run` returns how the machine ended, with its threads joined and its
+//! descriptors closed.
+//!
+//! The crate owns no process: it installs no signal handler, reads no environment variable, changes no umask, and any
+//! number of machines run side by side. Without the feature `kvm` it plans and inspects kernels on any host.
+
+#![cfg_attr(not(feature = "kvm"), forbid(unsafe_code))]
+
+pub mod kernel;
+pub mod limits;
+pub mod plan;
+pub mod spec;
+
+pub use limits::{HostOs, KernelKind, KernelTraits, Limits};
+pub use plan::{Plan, PlanError, plan};
+pub use spec::{Choice, KernelWords, Net, Publish, Share, Spec, Stdio, Stream, VsockRoute};

@@ -1,0 +1,221 @@
+//! Which devices a machine has, in their fixed order.
+//!
+//! The order is ABI: it fixes IRQ line, address and the guest's `virtioN`. vsock comes last, so that its absence moves
+//! nothing, and a further device moves only later kinds.
+
+use std::path::PathBuf;
+
+use guest_init::contract::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
+use resource_alloc::Layout;
+use serde::Serialize;
+use vsock_proto::policy::Rule;
+
+use super::vsock::VsockDecision;
+use crate::spec::{Net, Publish, Share, Spec, Stream, VsockRoute};
+
+/// Pins of KVM's own IO-APIC.
+const KVM_IO_APIC_PINS: u32 = 24;
+/// The tag by which the kernel itself looks for its root (`root=/dev/root`).
+const ROOT_TAG: &str = "/dev/root";
+/// The guest's address on vsock, as in every VMM with TSI.
+const GUEST_CID: u64 = 3;
+
+/// What a device is, and all that is needed to make it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A virtio-console.
+    Console {
+        /// Its ports; the first is the terminal `hvc0`.
+        ports: Vec<ConsolePort>,
+    },
+    /// A virtio-fs share.
+    Share(SharePlan),
+    /// A virtio-net device.
+    Net(Net),
+    /// The virtio-vsock device.
+    Vsock(VsockPlan),
+}
+
+/// One port of a virtio-console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConsolePort {
+    /// What the guest knows it by; empty for the terminal.
+    pub name: &'static str,
+    /// What it is for.
+    pub role: PortRole,
+}
+
+/// What a console port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortRole {
+    /// The terminal; kernel messages go there too.
+    Terminal,
+    /// The program's standard input.
+    Stdin,
+    /// The program's standard output.
+    Stdout,
+    /// The program's standard error.
+    Stderr,
+    /// Signals from the host to the program.
+    Control,
+}
+
+/// A virtio-fs share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SharePlan {
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// The folder on the host.
+    pub host: PathBuf,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// Folders that the share has for the guest even where the host has none: mount points.
+    pub folders: Vec<String>,
+    /// Whether it is the root, which has the init and its configuration in it.
+    pub root: bool,
+}
+
+/// The virtio-vsock device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VsockPlan {
+    /// The guest's address.
+    pub guest_cid: u64,
+    /// Carries AF_INET and AF_INET6.
+    pub inet: bool,
+    /// Carries AF_UNIX.
+    pub unix: bool,
+    /// The folder that the guest's AF_UNIX paths are looked up beneath.
+    pub unix_root: Option<PathBuf>,
+    /// Destinations allowed beyond the default policy.
+    #[serde(serialize_with = "crate::spec::rules::serialize")]
+    pub allow: Vec<Rule>,
+    /// Destinations denied.
+    #[serde(serialize_with = "crate::spec::rules::serialize")]
+    pub deny: Vec<Rule>,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+    /// Plain vsock routes.
+    pub routes: Vec<VsockRoute>,
+}
+
+/// All devices by name, in order: console, shares, nets, vsock.
+pub(super) fn in_order(spec: &Spec, vsock: &VsockDecision) -> Vec<(String, DeviceKind)> {
+    let console = (
+        "console".to_owned(),
+        DeviceKind::Console {
+            ports: console_ports(spec),
+        },
+    );
+    let root = spec
+        .root
+        .iter()
+        .map(|root| ("root".to_owned(), DeviceKind::Share(root_share(spec, root))));
+    let shares = spec
+        .shares
+        .iter()
+        .enumerate()
+        .map(|(n, share)| further_share(spec, format!("share{n}"), share));
+    let nets = spec
+        .nets
+        .iter()
+        .enumerate()
+        .map(|(n, net)| (format!("net{n}"), DeviceKind::Net(net.clone())));
+    let vsock = vsock
+        .attached()
+        .then(|| ("vsock".to_owned(), DeviceKind::Vsock(vsock_device(spec, vsock))));
+    std::iter::once(console)
+        .chain(root)
+        .chain(shares)
+        .chain(nets)
+        .chain(vsock)
+        .collect()
+}
+
+/// The pins that the layout's lines need, and at least those of KVM's own IO-APIC.
+pub(super) fn io_apic_pins(layout: &Layout) -> u32 {
+    KVM_IO_APIC_PINS.max(layout.irq.last().0 + 1)
+}
+
+fn console_ports(spec: &Spec) -> Vec<ConsolePort> {
+    let mut ports = vec![ConsolePort {
+        name: "",
+        role: PortRole::Terminal,
+    }];
+    if spec.root.is_none() {
+        return ports;
+    }
+    let streams = [
+        (spec.stdio.stdin, STDIN_PORT, PortRole::Stdin),
+        (spec.stdio.stdout, STDOUT_PORT, PortRole::Stdout),
+        (spec.stdio.stderr, STDERR_PORT, PortRole::Stderr),
+    ];
+    let piped = streams.into_iter().filter(|(stream, ..)| *stream == Stream::Pipe);
+    ports.extend(piped.map(|(_, name, role)| ConsolePort { name, role }));
+    ports.push(ConsolePort {
+        name: CONTROL_PORT,
+        role: PortRole::Control,
+    });
+    ports
+}
+
+fn root_share(spec: &Spec, root: &Share) -> SharePlan {
+    let system = ["/dev", "/proc", "/sys"].map(str::to_owned);
+    SharePlan {
+        tag: ROOT_TAG.to_owned(),
+        host: root.host.clone(),
+        read_only: root.read_only,
+        folders: system.into_iter().chain(mount_points_in(spec, "")).collect(),
+        root: true,
+    }
+}
+
+/// The device's name serves as its tag.
+fn further_share(spec: &Spec, name: String, share: &Share) -> (String, DeviceKind) {
+    let plan = SharePlan {
+        tag: name.clone(),
+        host: share.host.clone(),
+        read_only: share.read_only,
+        folders: mount_points_in(spec, &share.guest).collect(),
+        root: false,
+    };
+    (name, DeviceKind::Share(plan))
+}
+
+/// The mount points that lie in the share mounted at `at`, as paths within it.
+fn mount_points_in<'a>(spec: &'a Spec, at: &'a str) -> impl Iterator<Item = String> + 'a {
+    let points = spec.shares.iter().map(|share| share.guest.as_str());
+    let inside = points.filter(move |point| holder_of(spec, point) == at);
+    inside
+        .filter_map(move |point| point.strip_prefix(at))
+        .map(str::to_owned)
+}
+
+/// Where the share is mounted that a mount point lies in: the deepest one above it, or `""` for the root.
+fn holder_of<'a>(spec: &'a Spec, point: &str) -> &'a str {
+    let above = |folder: &str| point.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    let holders = spec
+        .shares
+        .iter()
+        .map(|share| share.guest.as_str())
+        .filter(|guest| above(guest));
+    holders.max_by_key(|guest| guest.len()).unwrap_or("")
+}
+
+fn vsock_device(spec: &Spec, decision: &VsockDecision) -> VsockPlan {
+    VsockPlan {
+        guest_cid: GUEST_CID,
+        inet: decision.inet,
+        unix: decision.unix,
+        unix_root: spec
+            .root
+            .as_ref()
+            .filter(|_| decision.unix)
+            .map(|root| root.host.clone()),
+        allow: spec.tsi_allow.clone(),
+        deny: spec.tsi_deny.clone(),
+        publish: spec.publish.clone(),
+        routes: spec.vsock_routes.clone(),
+    }
+}

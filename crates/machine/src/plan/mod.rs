@@ -1,0 +1,120 @@
+//! The first step: from what was asked for to what the machine consists of, without touching the host.
+//!
+//! Each question has a function of its own: [`vsock::attachment`] for the device that is there only when needed,
+//! [`devices`] for the list in its fixed order, [`cmdline`] for the kernel's words, [`init`] for what the guest's init
+//! is told. [`plan`] calls them and places what they named.
+
+mod cmdline;
+mod devices;
+mod error;
+mod init;
+mod text;
+mod validate;
+pub mod vsock;
+
+use boot_params::memory::Region;
+use resource_alloc::{AllocError, DeviceResources, Layout, ResourceAllocator};
+use serde::{Serialize, Serializer};
+
+pub use devices::{ConsolePort, DeviceKind, PortRole, SharePlan, VsockPlan};
+pub use error::PlanError;
+pub use vsock::VsockDecision;
+
+use crate::limits::{KernelTraits, Limits};
+use crate::spec::Spec;
+
+/// Everything that was decided. The same spec and limits always give the same plan; guest-visible numbers in it are ABI.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The number of vCPUs.
+    pub cpus: u32,
+    /// Guest memory: RAM without holes but the 32-bit gap.
+    #[serde(serialize_with = "regions")]
+    pub memory: Vec<Region>,
+    /// The kernel that the plan was made for.
+    pub kernel: KernelTraits,
+    /// Whether an initramfs is loaded.
+    pub initramfs: bool,
+    /// How many pins the IO-APIC has that the guest is told of.
+    pub io_apic_pins: u32,
+    /// Every device in the order of its registers.
+    pub devices: Vec<DevicePlan>,
+    /// Whether there is a vsock device, and why.
+    pub vsock: VsockDecision,
+    /// The whole kernel command line.
+    pub cmdline: String,
+    /// What the guest's init is told; `None` when there is no root share for it to live in.
+    pub init: Option<guest_init::Config>,
+}
+
+/// One device and where the guest finds it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DevicePlan {
+    /// What it is called in messages and threads.
+    pub name: String,
+    /// Its interrupt line (GSI).
+    pub irq: u32,
+    /// First byte of its registers (guest physical).
+    pub mmio_base: u64,
+    /// Length of its registers in bytes.
+    pub mmio_len: u64,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+/// Decides what the machine consists of.
+///
+/// # Errors
+/// [`PlanError`] for a spec that contradicts itself, cannot be carried to the guest, or asks for more than there is.
+pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
+    validate::spec(spec, limits)?;
+    let vsock = vsock::attachment(&validate::vsock_inputs(spec, limits))?;
+    let kinds = devices::in_order(spec, &vsock);
+    let (layout, places) = place(&kinds, limits)?;
+    let devices: Vec<DevicePlan> = kinds
+        .into_iter()
+        .zip(places)
+        .map(|((name, kind), at)| at_place(name, kind, at))
+        .collect();
+    let cmdline = cmdline::assemble(spec, limits, &vsock, &devices)?;
+    Ok(Plan {
+        cpus: spec.cpus,
+        memory: boot_params::ram_regions(spec.mem_mib << 20).map_err(|_| PlanError::Memory {
+            asked_mib: spec.mem_mib,
+        })?,
+        kernel: limits.kernel.clone(),
+        initramfs: spec.initramfs,
+        io_apic_pins: devices::io_apic_pins(&layout),
+        init: init::config(spec, &vsock, &devices),
+        devices,
+        vsock,
+        cmdline,
+    })
+}
+
+/// Places the devices in the first layout that has room for all; the refusal of the last one counts.
+fn place(kinds: &[(String, DeviceKind)], limits: &Limits) -> Result<(Layout, Vec<DeviceResources>), PlanError> {
+    let mut refusal = None;
+    for layout in &limits.irq_layouts {
+        let names = kinds.iter().map(|(name, _)| name.as_str());
+        match ResourceAllocator::new(layout).allocate_devices(names) {
+            Ok(places) => return Ok((layout.clone(), places)),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    Err(refusal.map_or(PlanError::NoIrqLayout, |error: AllocError| PlanError::Devices(error)))
+}
+
+fn at_place(name: String, kind: DeviceKind, at: DeviceResources) -> DevicePlan {
+    DevicePlan {
+        name,
+        irq: at.irq.0,
+        mmio_base: at.mmio.base,
+        mmio_len: at.mmio.len,
+        kind,
+    }
+}
+
+fn regions<S: Serializer>(regions: &[Region], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(regions.iter().map(|region| (region.start, region.len)))
+}
