@@ -1,18 +1,22 @@
 //! Fuzzing with cargo-fuzz, which is fetched when it is not there.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::paths;
-use crate::step::{cargo, shown, step};
+use crate::step::{cargo, quiet, shown, step};
 
 const VERSION: &str = "0.13.2";
 
 /// Fuzzes one target for some seconds.
 pub(crate) fn run(target: &str, seconds: u64) -> Result<()> {
+    let known = targets()?;
+    if !known.iter().any(|name| name == target) {
+        bail!("there is no fuzz target {target}; there are: {}", known.join(", "));
+    }
     let tool = tool()?;
     fuzz(&tool, target, seconds)
 }
@@ -20,7 +24,9 @@ pub(crate) fn run(target: &str, seconds: u64) -> Result<()> {
 /// Fuzzes every target for some seconds.
 pub(crate) fn run_all(seconds: u64) -> Result<()> {
     let tool = tool()?;
-    shown(cargo_fuzz(&tool, "build").args(["-s", "none"]))?;
+    step("building the fuzz targets", || {
+        shown(cargo_fuzz(&tool, "build").args(SANITIZER))
+    })?;
     for target in targets()? {
         step(&format!("fuzzing {target} for {seconds} s"), || {
             fuzz(&tool, &target, seconds)
@@ -29,18 +35,22 @@ pub(crate) fn run_all(seconds: u64) -> Result<()> {
     Ok(())
 }
 
-fn fuzz(tool: &PathBuf, target: &str, seconds: u64) -> Result<()> {
+/// The targets are safe Rust: what can go wrong there panics, and without the sanitizer they build in half the time.
+const SANITIZER: [&str; 2] = ["-s", "none"];
+
+fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<()> {
+    // New inputs go into the first folder; the corpus in the tree is only read.
+    let found = paths::target().join("fuzz-corpus").join(target);
+    let known = paths::workspace().join("fuzz/corpus").join(target);
+    fs::create_dir_all(&found)?;
+    let mut command = cargo_fuzz(tool, "run");
+    command.args(SANITIZER).arg(target).arg(&found);
+    if known.is_dir() {
+        command.arg(&known);
+    }
     let limit = format!("-max_total_time={seconds}");
-    shown(cargo_fuzz(tool, "run").args([
-        "-s",
-        "none",
-        target,
-        "--",
-        &limit,
-        "-verbosity=0",
-        "-timeout=10",
-        "-rss_limit_mb=2048",
-    ]))
+    command.args(["--", &limit, "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]);
+    quiet(&mut command).map(drop)
 }
 
 fn targets() -> Result<Vec<String>> {
@@ -55,7 +65,7 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn cargo_fuzz(tool: &PathBuf, verb: &str) -> Command {
+fn cargo_fuzz(tool: &Path, verb: &str) -> Command {
     let mut command = Command::new(tool);
     command.arg("fuzz").arg(verb).current_dir(paths::workspace());
     // The stable compiler takes the flags of a fuzzer only so.

@@ -44,7 +44,6 @@ pub(crate) fn prepare() -> Result<Bed> {
         shown(&mut cargo(&[
             "build",
             "--release",
-            "--quiet",
             "-p",
             "tessera-vmm",
             "-p",

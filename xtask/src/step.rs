@@ -1,5 +1,6 @@
 //! Saying what is done, doing it, and saying how long it took.
 
+use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -44,10 +45,13 @@ pub(crate) fn quiet(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// `cargo` of the toolchain that runs us, in the workspace.
+/// `cargo` of the toolchain that runs us, in the workspace; a person sees its progress, a log does not.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(crate::paths::workspace());
+    if !std::io::stderr().is_terminal() {
+        command.env("CARGO_TERM_QUIET", "true");
+    }
     command
 }
 

@@ -60,7 +60,6 @@ fn format() -> Result<()> {
 fn clippy() -> Result<()> {
     shown(&mut cargo(&[
         "clippy",
-        "--quiet",
         "--workspace",
         "--all-targets",
         "--",
@@ -70,7 +69,6 @@ fn clippy() -> Result<()> {
     // The plan must be usable where there is no KVM.
     shown(&mut cargo(&[
         "clippy",
-        "--quiet",
         "-p",
         "tessera-machine",
         "--no-default-features",
@@ -81,7 +79,7 @@ fn clippy() -> Result<()> {
 }
 
 fn unit() -> Result<()> {
-    shown(&mut cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]))
+    shown(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))
 }
 
 fn guest(case: Option<&str>) -> Result<()> {
@@ -93,5 +91,5 @@ fn guest(case: Option<&str>) -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    shown(cargo(&["doc", "--quiet", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings"))
+    shown(cargo(&["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
