@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn bundle_of_a_known_version_is_found_and_can_be_mapped() {
         let image = KernelImage::open(file(&bundle()).path()).unwrap();
-        assert_eq!(image.traits(), KernelTraits::bundle());
+        assert_eq!(*image.traits(), KernelTraits::bundle());
         let entry = image.entry_point();
         assert_eq!((entry.address, entry.protocol), (0x100_0123, BootProtocol::LongMode));
         assert_eq!(entry.footprint, Region::new(0x100_0000, 0x160_0000));

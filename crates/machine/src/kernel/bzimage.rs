@@ -90,7 +90,7 @@ mod tests {
     fn bzimage_is_loaded_at_its_preferred_address() {
         let image = KernelImage::open(file(&bzimage()).path()).unwrap();
         assert_eq!(
-            image.traits(),
+            *image.traits(),
             KernelTraits {
                 kind: KernelKind::BzImage,
                 cmdline_capacity: 2048,

@@ -1,70 +1,61 @@
-//! The initial RAM file system: a file that goes into guest memory as it is.
+//! The initial RAM file system: a file that goes into guest memory as it is. Its content is between its maker and the kernel.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 
-use boot_params::{Region, initramfs, memory};
-use vm_memory::GuestMemoryBackend;
+use boot_params::{Region, initramfs, layout};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::{EntryPoint, KernelError, KernelErrorReason, check_room, copy, open_regular};
+use super::{EntryPoint, KernelError, KernelErrorReason};
 
-/// An initramfs on the host. Its content is between its maker and the kernel.
-#[derive(Debug)]
-pub struct Initramfs {
-    path: PathBuf,
-    file: File,
-    len: u64,
-}
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 20;
 
-impl Initramfs {
-    /// Opens it.
+impl super::KernelImage {
+    /// Puts an initramfs into guest memory, above the kernel and as high as the kernel can take it from. Returns where.
     ///
     /// # Errors
-    /// [`KernelError`] if it is no file, is empty or cannot be read.
-    pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let fail = |reason| KernelError {
-            path: path.to_owned(),
+    /// [`KernelError`] if it is empty, cannot be read or has no room.
+    pub fn load_initramfs<M: GuestMemoryBackend>(
+        &self,
+        mem: &M,
+        file: &File,
+        kernel: &EntryPoint,
+    ) -> Result<Region, KernelError> {
+        load(mem, file, kernel).map_err(|reason| KernelError {
+            path: "the initramfs".into(),
             reason,
-        };
-        let file = open_regular(path).map_err(fail)?;
-        let len = file
-            .metadata()
-            .map_err(|error| fail(KernelErrorReason::Read(error)))?
-            .len();
-        if len == 0 {
-            return Err(fail(KernelErrorReason::Damaged("it is empty")));
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            len,
         })
     }
+}
 
-    /// Where it goes in a guest with this RAM and this kernel, and nothing is written yet.
-    ///
-    /// # Errors
-    /// [`KernelError`] if there is no room for it.
-    pub fn place(&self, ram: &[Region], kernel: &EntryPoint) -> Result<Region, KernelError> {
-        initramfs::place(self.len, memory::low_end(ram), kernel.initrd_addr_max, kernel.footprint)
-            .map_err(|error| self.fail(KernelErrorReason::Place(error)))
+fn load<M: GuestMemoryBackend>(mem: &M, file: &File, kernel: &EntryPoint) -> Result<Region, KernelErrorReason> {
+    let len = file.metadata().map_err(KernelErrorReason::Read)?.len();
+    if len == 0 {
+        return Err(KernelErrorReason::Damaged("it is empty"));
     }
+    let low_end = mem
+        .find_region(GuestAddress(0))
+        .map_or(0, |region| region.len().min(layout::GAP_START));
+    let place = initramfs::place(len, low_end, kernel.initrd_addr_max, kernel.footprint);
+    let region = place.map_err(KernelErrorReason::Place)?;
+    copy_at(mem, file, region)?;
+    Ok(region)
+}
 
-    /// Copies it to `region`, which [`place`](Self::place) returned.
-    ///
-    /// # Errors
-    /// [`KernelError`] if the region is not guest memory or the file cannot be read any more.
-    pub fn load<M: GuestMemoryBackend>(mut self, mem: &M, region: Region) -> Result<(), KernelError> {
-        let loaded = check_room(mem, region).and_then(|()| copy(mem, &mut self.file, 0, region));
-        loaded.map_err(|reason| self.fail(reason))
+/// Reads at offsets, not at the file's position: the descriptor is the caller's and may be shared.
+fn copy_at<M: GuestMemoryBackend>(mem: &M, file: &File, to: Region) -> Result<(), KernelErrorReason> {
+    let mut piece = vec![0; PIECE];
+    let mut done = 0;
+    while done < to.len {
+        let left = usize::try_from(to.len - done).unwrap_or(usize::MAX).min(PIECE);
+        let part = &mut piece[..left];
+        file.read_exact_at(part, done).map_err(KernelErrorReason::Read)?;
+        mem.write_slice(part, GuestAddress(to.start + done))
+            .map_err(|error| KernelErrorReason::Load(error.to_string()))?;
+        done += left as u64;
     }
-
-    fn fail(&self, reason: KernelErrorReason) -> KernelError {
-        KernelError {
-            path: self.path.clone(),
-            reason,
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -72,39 +63,41 @@ mod tests {
     use super::*;
     use crate::kernel::KernelImage;
     use crate::kernel::test_images::{bzimage, file};
-    use std::io::Write;
-    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+    use vm_memory::GuestMemoryMmap;
 
-    #[test]
-    fn initramfs_goes_to_the_end_of_low_memory() {
-        let ram = boot_params::ram_regions(64 << 20).unwrap();
-        let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 64 << 20)]).unwrap();
-        let kernel = KernelImage::open(file(&bzimage()).path()).unwrap().entry_point();
-        let mut cpio = tempfile::NamedTempFile::new().unwrap();
-        cpio.write_all(b"070701").unwrap();
-        let initramfs = Initramfs::open(cpio.path()).unwrap();
-        let region = initramfs.place(&ram, &kernel).unwrap();
-        assert_eq!(region, Region::new((64 << 20) - 0x1000, 6));
-        initramfs.load(&mem, region).unwrap();
-        let mut bytes = [0; 7];
-        mem.read_slice(&mut bytes, GuestAddress(region.start)).unwrap();
-        assert_eq!(&bytes, b"070701\0");
+    fn loaded(mem_bytes: usize, content: &[u8]) -> (GuestMemoryMmap, Result<Region, KernelError>) {
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), mem_bytes)]).unwrap();
+        let kernel = KernelImage::open(file(&bzimage()).path()).unwrap();
+        let cpio = tempfile::tempfile().unwrap();
+        cpio.write_all_at(content, 0).unwrap();
+        let region = kernel.load_initramfs(&mem, &cpio, &kernel.entry_point());
+        (mem, region)
     }
 
     #[test]
-    fn initramfs_without_room_is_refused_with_its_path() {
-        let ram = boot_params::ram_regions(18 << 20).unwrap();
-        let kernel = KernelImage::open(file(&bzimage()).path()).unwrap().entry_point();
-        let mut cpio = tempfile::NamedTempFile::new().unwrap();
-        cpio.write_all(b"070701").unwrap();
-        let error = Initramfs::open(cpio.path()).unwrap().place(&ram, &kernel).unwrap_err();
-        assert!(matches!(error.reason, KernelErrorReason::Place(_)));
-        assert!(error.to_string().starts_with(&cpio.path().display().to_string()));
+    fn initramfs_goes_to_the_end_of_low_memory() {
+        let content: Vec<u8> = (0..PIECE + 5).map(|i| i.to_le_bytes()[1]).collect();
+        let (mem, region) = loaded(64 << 20, &content);
+        let region = region.unwrap();
+        assert_eq!(region, Region::new((62 << 20) + 0xf_f000, content.len() as u64));
+        let mut bytes = vec![0; content.len()];
+        mem.read_slice(&mut bytes, GuestAddress(region.start)).unwrap();
+        assert!(bytes == content);
+    }
+
+    #[test]
+    fn initramfs_without_room_is_refused() {
+        let error = loaded(18 << 20, b"070701").1.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("the initramfs cannot be placed in the guest's memory"),
+            "{error}"
+        );
     }
 
     #[test]
     fn initramfs_that_is_empty_is_refused() {
-        let cpio = tempfile::NamedTempFile::new().unwrap();
-        assert!(Initramfs::open(cpio.path()).is_err());
+        assert!(loaded(64 << 20, b"").1.is_err());
     }
 }

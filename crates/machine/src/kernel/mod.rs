@@ -31,7 +31,6 @@ use crate::limits::{KernelKind, KernelTraits};
 use bundle::Bundle;
 use bzimage::BzImage;
 pub use error::{KernelError, KernelErrorReason};
-pub use initramfs::Initramfs;
 use vmlinux::Vmlinux;
 
 /// A kernel image on the host that has been looked through and found sound.
@@ -41,6 +40,7 @@ pub struct KernelImage {
     /// Loading moves the file's position, and several machines may load from one image at once.
     file: Mutex<File>,
     format: Format,
+    traits: KernelTraits,
 }
 
 #[derive(Debug)]
@@ -99,21 +99,19 @@ impl KernelImage {
         };
         let file = open_regular(path).map_err(fail)?;
         let format = Format::detect(&file).map_err(fail)?;
+        let traits = format.traits();
         Ok(Self {
             path: path.to_owned(),
             file: Mutex::new(file),
             format,
+            traits,
         })
     }
 
     /// What a plan has to know of the kernel.
     #[must_use]
-    pub fn traits(&self) -> KernelTraits {
-        match &self.format {
-            Format::Bundle(bundle) => bundle.traits(),
-            Format::BzImage(image) => image.traits(),
-            Format::Vmlinux(image) => image.traits(),
-        }
+    pub fn traits(&self) -> &KernelTraits {
+        &self.traits
     }
 
     /// Where and how the kernel is entered once it is in memory.
@@ -167,6 +165,14 @@ impl KernelImage {
 }
 
 impl Format {
+    fn traits(&self) -> KernelTraits {
+        match self {
+            Self::Bundle(bundle) => bundle.traits(),
+            Self::BzImage(image) => image.traits(),
+            Self::Vmlinux(image) => image.traits(),
+        }
+    }
+
     fn detect(file: &File) -> Result<Self, KernelErrorReason> {
         let len = file.metadata().map_err(KernelErrorReason::Read)?.len();
         let start = read_start(file)?;
