@@ -128,3 +128,62 @@ fn pad(out: &mut impl Write, written: usize) -> io::Result<()> {
     let zeros = [0; 3];
     out.write_all(&zeros[..written.next_multiple_of(4) - written])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads an archive back: name, mode and content of each entry up to the trailer.
+    fn entries(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+        let mut found = Vec::new();
+        loop {
+            let field = |index: usize| {
+                let digits = std::str::from_utf8(&bytes[6 + 8 * index..14 + 8 * index]).unwrap();
+                u32::from_str_radix(digits, 16).unwrap()
+            };
+            assert_eq!(&bytes[..6], b"070701");
+            let (mode, len, name_len) = (field(1), field(6) as usize, field(11) as usize);
+            let name = String::from_utf8(bytes[110..110 + name_len - 1].to_vec()).unwrap();
+            assert_eq!(bytes[110 + name_len - 1], 0);
+            bytes = &bytes[(110 + name_len).next_multiple_of(4)..];
+            if name == "TRAILER!!!" {
+                assert!(bytes.is_empty());
+                return found;
+            }
+            found.push((name, mode, bytes[..len].to_vec()));
+            bytes = &bytes[len.next_multiple_of(4)..];
+        }
+    }
+
+    #[test]
+    fn archive_with_a_nested_file_has_its_folders_first() {
+        let folder = std::env::temp_dir().join(format!("xtask-archive-{}", std::process::id()));
+        fs::create_dir_all(folder.join("tree")).unwrap();
+        fs::write(folder.join("tree/file"), "five!").unwrap();
+        std::os::unix::fs::symlink("file", folder.join("tree/link")).unwrap();
+        let mut archive = Archive::default();
+        archive.script("init", "#!/bin/sh\n");
+        archive.copy_tree(&folder.join("tree"), Path::new("/a/b")).unwrap();
+        let file = folder.join("archive");
+        archive.write(&file).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+
+        let entries = entries(&bytes);
+        let names: Vec<_> = entries.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["a", "a/b", "a/b/file", "a/b/link", "init"]);
+        assert_eq!(entries[0].1, 0o40755);
+        assert_eq!(
+            (entries[2].1 & 0o170_000, entries[2].2.as_slice()),
+            (FILE, b"five!".as_slice())
+        );
+        assert_eq!(
+            (entries[3].1 & 0o170_000, entries[3].2.as_slice()),
+            (LINK, b"file".as_slice())
+        );
+        assert_eq!(
+            (entries[4].1, entries[4].2.as_slice()),
+            (0o100_755, b"#!/bin/sh\n".as_slice())
+        );
+    }
+}
