@@ -1,0 +1,368 @@
+//! TSI control requests (TSI specification, 5 and 16.3).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::proxy::{Listener, Origin, State, Waiter};
+use super::{Action, MAX_TOMBSTONES, Muxer, Reply, Ticket};
+use crate::config::TsiFlags;
+use crate::errno::Errno;
+use crate::ids::{Key, ProxyId};
+use crate::policy::{Operation, Question, Verdict};
+use crate::wire::{Family, NameError, Request, SocketKind, SocketName, UnixName, port};
+
+/// The host's own bound on an accept queue.
+const SOMAXCONN: u16 = 4096;
+
+impl Muxer {
+    pub(super) fn control_request(&mut self, now: Duration, key: Key, body: &[u8]) {
+        let request = Request::parse(key.host_port, body);
+        if request.is_err() {
+            self.stats.control_malformed.count();
+        }
+        if !matches!(key.host_port, port::CONNECT | port::GETNAME | port::LISTEN | port::ACCEPT) {
+            return self.silent_request(now, request.ok());
+        }
+        let Some(ticket) = self.replies.begin(key.guest_port, key.host_port) else {
+            return self.stats.over_limit.count();
+        };
+        let refusal = match request {
+            Ok(Request::Connect { svm_port, to }) => self.connect(now, ticket, svm_port, to).err(),
+            Ok(Request::Listen { svm_port, vm_port, backlog, at }) => {
+                self.listen(ticket, svm_port, vm_port, backlog, at).err()
+            }
+            Ok(Request::Accept { svm_port, nonblocking }) => self.accept(ticket, svm_port, nonblocking).err(),
+            Ok(Request::GetName { svm_port, svm_peer_port, own }) => {
+                let key = Key { guest_port: svm_port, host_port: svm_peer_port };
+                return self.get_name(ticket, key, own);
+            }
+            _ if key.host_port == port::GETNAME => return self.refuse_name(ticket, Errno::EINVAL),
+            _ => Some(Errno::EINVAL),
+        };
+        if let Some(errno) = refusal {
+            self.replies.answer(ticket, Reply::Result(errno.reply()));
+        }
+    }
+
+    fn silent_request(&mut self, now: Duration, request: Option<Request>) {
+        match request {
+            Some(Request::Create { svm_port, family, kind }) => self.create(svm_port, family, kind),
+            Some(Request::SendtoAddr { svm_port, to }) => self.sendto_addr(svm_port, to),
+            Some(Request::Release { svm_port, svm_peer_port }) => {
+                self.release(now, Key { guest_port: svm_port, host_port: svm_peer_port });
+            }
+            _ => {}
+        }
+    }
+
+    fn create(&mut self, svm_port: u32, family: u16, kind: u16) {
+        let key = tsi_key(svm_port);
+        let family = Family::from_number(family).filter(|&family| self.carries(family));
+        let (kind, state) = match kind {
+            1 => (SocketKind::Stream, State::Idle),
+            2 => (SocketKind::Datagram, State::Datagram(Box::default())),
+            _ => return self.refuse_create(key, Errno::EINVAL),
+        };
+        if matches!(svm_port, 0 | port::ANY) {
+            return self.stats.control_malformed.count();
+        }
+        let Some(family) = family else { return self.refuse_create(key, Errno::EAFNOSUPPORT) };
+        self.tombstones.retain(|(of, _)| *of != key);
+        if let Some(old) = self.table.find(kind, key) {
+            // Its RELEASE got lost, or never was.
+            self.drop_proxy(old, true);
+        }
+        let proxy = Muxer::new_proxy(key, kind, Origin::Tsi(family), state);
+        if self.table.insert(proxy).is_none() {
+            self.stats.over_limit.count();
+            self.refuse_create(key, Errno::EMFILE);
+        }
+    }
+
+    fn carries(&self, family: Family) -> bool {
+        self.config.tsi.contains(match family {
+            Family::Unix => TsiFlags::UNIX,
+            Family::Inet | Family::Inet6 => TsiFlags::INET,
+        })
+    }
+
+    /// A refused PROXY_CREATE gets no reply; the request that follows gets this one.
+    fn refuse_create(&mut self, key: Key, errno: Errno) {
+        self.tombstones.retain(|(of, _)| *of != key);
+        if self.tombstones.len() >= MAX_TOMBSTONES {
+            self.tombstones.pop_front();
+        }
+        self.tombstones.push_back((key, errno));
+    }
+
+    fn tombstone(&self, key: Key, otherwise: Errno) -> Errno {
+        self.tombstones.iter().find(|(of, _)| *of == key).map_or(otherwise, |&(_, errno)| errno)
+    }
+
+    /// The messages do not say which kind of socket they mean. A guest's kernel draws the ports of both from one
+    /// counter, so there are two only in a hostile one.
+    fn find_tsi(&self, svm_port: u32) -> Option<ProxyId> {
+        let key = tsi_key(svm_port);
+        self.table.find(SocketKind::Stream, key).or_else(|| self.table.find(SocketKind::Datagram, key))
+    }
+
+    fn named_in_family(&self, id: ProxyId, name: Result<SocketName, NameError>) -> Result<SocketName, Errno> {
+        let family = self.table.get(id).and_then(|proxy| proxy.origin.family());
+        let name = name.ok().filter(|name| Some(name.family()) == family);
+        name.ok_or_else(|| {
+            self.stats.control_malformed.count();
+            Errno::EINVAL
+        })
+    }
+
+    fn connect(
+        &mut self,
+        now: Duration,
+        ticket: Ticket,
+        svm_port: u32,
+        to: Result<SocketName, NameError>,
+    ) -> Result<(), Errno> {
+        let id = self.find_tsi(svm_port).ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::ECONNREFUSED))?;
+        let to = usable_destination(self.named_in_family(id, to)?)?;
+        let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
+        let kind = proxy.kind;
+        match &mut proxy.state {
+            State::Idle | State::Datagram(_) => {}
+            State::Connecting(waiter) => {
+                // The first caller was interrupted.
+                if let Waiter::Control(older) = std::mem::replace(waiter, Waiter::Control(ticket)) {
+                    self.replies.cancel(older);
+                }
+                return Ok(());
+            }
+            State::AwaitRequest => {
+                self.replies.answer(ticket, Reply::Result(0));
+                return Ok(());
+            }
+            State::Listening(_) => return Err(Errno::EINVAL),
+            State::Stream(_) => return Err(Errno::EISCONN),
+            State::Closed => return Err(Errno::ECONNREFUSED),
+        }
+        let to = self.resolve(Operation::Connect, kind, to)?;
+        if !self.connects.take(now) {
+            self.stats.over_limit.count();
+            return Err(Errno::ENOBUFS);
+        }
+        let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
+        if let State::Datagram(datagram) = &mut proxy.state {
+            datagram.connect = Some(ticket);
+            self.actions.push_back(Action::ConnectDatagram { id, to });
+        } else {
+            proxy.state = State::Connecting(Waiter::Control(ticket));
+            self.actions.push_back(Action::Connect { id, to });
+        }
+        Ok(())
+    }
+
+    /// Where a destination really is: after the policy, and for a published port of the guest's own, the host's side
+    /// of it, since the guest's own stack does not listen on what it published.
+    fn resolve(&mut self, operation: Operation, kind: SocketKind, name: SocketName) -> Result<SocketName, Errno> {
+        if kind == SocketKind::Stream
+            && operation == Operation::Connect
+            && let Some(published) = self.hairpin(&name)
+        {
+            return Ok(published);
+        }
+        match self.judge(&Question { operation, kind, name: &name }) {
+            Verdict::Allow => Ok(name),
+            Verdict::Rewrite(other) => Ok(other),
+            Verdict::Deny(errno) => Err(errno),
+        }
+    }
+
+    fn hairpin(&self, to: &SocketName) -> Option<SocketName> {
+        let to = to.inet().filter(|to| {
+            let ip = to.ip().to_canonical();
+            ip.is_loopback() || ip.is_unspecified()
+        })?;
+        self.table.ids().into_iter().find_map(|id| match &self.table.get(id)?.state {
+            State::Listening(listener) if listener.guest_name.inet()?.port() == to.port() => listener.host_name.clone(),
+            _ => None,
+        })
+    }
+
+    fn listen(
+        &mut self,
+        ticket: Ticket,
+        svm_port: u32,
+        vm_port: u32,
+        backlog: i32,
+        at: Result<SocketName, NameError>,
+    ) -> Result<(), Errno> {
+        let id = self.find_tsi(svm_port).ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::EPERM))?;
+        let at = self.named_in_family(id, at)?;
+        let backlog = u16::try_from(backlog.max(1)).unwrap_or(SOMAXCONN).min(SOMAXCONN);
+        let limit = usize::from(backlog).min(self.config.limits.backlog).max(1);
+        let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
+        match &mut proxy.state {
+            State::Idle => {}
+            State::Datagram(_) => return Err(Errno::EOPNOTSUPP),
+            State::Listening(listener) => {
+                listener.backlog = limit;
+                self.replies.answer(ticket, Reply::Result(0));
+                self.maybe_resume_accept(id);
+                return Ok(());
+            }
+            _ => return Err(Errno::EINVAL),
+        }
+        if matches!(vm_port, 0 | port::ANY) {
+            return Err(Errno::EINVAL);
+        }
+        let host = self.published(&at).ok_or(Errno::EPERM)?;
+        let host = self.resolve(Operation::Listen, SocketKind::Stream, host)?;
+        if self.listeners >= self.config.limits.listeners {
+            self.stats.over_limit.count();
+            return Err(Errno::EMFILE);
+        }
+        self.listeners += 1;
+        let listener = Listener {
+            vm_port,
+            backlog: limit,
+            guest_name: at,
+            host_name: None,
+            listen: Some(ticket),
+            accept: None,
+            awaiting: 0,
+            unannounced: VecDeque::new(),
+            paused: false,
+        };
+        if let Some(proxy) = self.table.get_mut(id) {
+            proxy.state = State::Listening(listener);
+        }
+        self.actions.push_back(Action::Listen { id, at: host, backlog });
+        Ok(())
+    }
+
+    /// Where the host listens for a listener of the guest; `None` keeps it in the guest.
+    fn published(&self, at: &SocketName) -> Option<SocketName> {
+        match at {
+            SocketName::Inet(addr) => self.config.publish.ports.get(&addr.port()).copied().map(SocketName::Inet),
+            SocketName::Unix(UnixName::Path(path)) => self.config.publish.shows_unix(path).then(|| at.clone()),
+            SocketName::Unix(_) => None,
+        }
+    }
+
+    fn accept(&mut self, ticket: Ticket, svm_port: u32, nonblocking: bool) -> Result<(), Errno> {
+        let id = self.find_tsi(svm_port).ok_or(Errno::EINVAL)?;
+        let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
+            return Err(Errno::EINVAL);
+        };
+        if listener.unannounced.pop_front().is_some() {
+            self.replies.answer(ticket, Reply::Result(0));
+            self.maybe_resume_accept(id);
+            return Ok(());
+        }
+        if nonblocking {
+            return Err(Errno::EAGAIN);
+        }
+        if let Some(older) = listener.accept.replace(ticket) {
+            self.replies.cancel(older);
+        }
+        Ok(())
+    }
+
+    fn get_name(&mut self, ticket: Ticket, key: Key, own: bool) {
+        let stream = self.table.find(SocketKind::Stream, key);
+        let Some(id) = stream.or_else(|| self.table.find(SocketKind::Datagram, key)) else {
+            return self.refuse_name(ticket, Errno::EINVAL);
+        };
+        let has_socket = match self.table.get(id).map(|proxy| (&proxy.state, proxy.origin.family())) {
+            Some((_, None) | (State::Idle | State::Closed, _)) | None => false,
+            Some((State::Datagram(datagram), _)) => datagram.open,
+            Some(_) => true,
+        };
+        if !has_socket {
+            return self.refuse_name(ticket, Errno::ENOTCONN);
+        }
+        self.actions.push_back(Action::QueryName { id, own, ticket });
+    }
+
+    fn refuse_name(&mut self, ticket: Ticket, errno: Errno) {
+        self.replies.answer(ticket, Reply::Name(Err(errno.reply())));
+    }
+
+    fn sendto_addr(&mut self, svm_port: u32, to: Result<SocketName, NameError>) {
+        let Some(id) = self.table.find(SocketKind::Datagram, tsi_key(svm_port)) else {
+            return self.stats.datagrams_undeliverable.count();
+        };
+        let resolved = self
+            .named_in_family(id, to)
+            .and_then(usable_destination)
+            .and_then(|to| self.resolve(Operation::Send, SocketKind::Datagram, to));
+        let Some(proxy) = self.table.get_mut(id) else { return };
+        let (Some(family), State::Datagram(datagram)) = (proxy.origin.family(), &mut proxy.state) else { return };
+        match resolved {
+            // What follows must not go where the one before went.
+            Err(_) => datagram.destination = None,
+            Ok(to) => {
+                datagram.send_to(to);
+                if !datagram.open {
+                    self.actions.push_back(Action::OpenDatagram { id, family });
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, now: Duration, key: Key) {
+        for kind in [SocketKind::Stream, SocketKind::Datagram] {
+            let Some(id) = self.table.find(kind, key) else { continue };
+            if self.table.get(id).and_then(|proxy| proxy.origin.family()).is_some() {
+                self.release_proxy(now, id);
+            }
+        }
+        self.tombstones.retain(|(of, _)| *of != key);
+    }
+
+    fn release_proxy(&mut self, now: Duration, id: ProxyId) {
+        let Some(proxy) = self.table.get_mut(id) else { return };
+        match &mut proxy.state {
+            State::Stream(stream) if stream.is_open() => {
+                stream.release();
+                let linger = self.config.limits.linger;
+                self.set_timeout(id, now, linger);
+                self.settle(id);
+            }
+            // The guest closes it after its RST.
+            State::Closed => {}
+            State::Listening(listener) => {
+                let (accept, unannounced) = (listener.accept.take(), std::mem::take(&mut listener.unannounced));
+                if let Some(ticket) = accept {
+                    self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
+                }
+                let waiting = self.table.ids().into_iter().filter(|&of| self.waits_for(of, id));
+                for inbound in waiting.chain(unannounced).collect::<Vec<_>>() {
+                    self.reset_stream(inbound, true);
+                }
+                self.drop_proxy(id, false);
+            }
+            _ => self.drop_proxy(id, false),
+        }
+    }
+
+    fn waits_for(&self, id: ProxyId, at: ProxyId) -> bool {
+        self.table.get(id).is_some_and(|proxy| match (&proxy.state, proxy.origin) {
+            (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
+            _ => false,
+        })
+    }
+}
+
+fn tsi_key(svm_port: u32) -> Key {
+    Key { guest_port: svm_port, host_port: port::RENDEZVOUS }
+}
+
+/// An AF_UNIX path must be absolute, since the guest's working directory is unknown here; abstract names of the host
+/// are not for guests.
+fn usable_destination(name: SocketName) -> Result<SocketName, Errno> {
+    match &name {
+        SocketName::Unix(UnixName::Path(path)) if !path.starts_with(b"/") => Err(Errno::EINVAL),
+        SocketName::Unix(UnixName::Unnamed) => Err(Errno::EINVAL),
+        SocketName::Unix(UnixName::Abstract(_)) => Err(Errno::ECONNREFUSED),
+        _ => Ok(name),
+    }
+}

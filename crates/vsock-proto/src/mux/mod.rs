@@ -1,0 +1,378 @@
+//! The muxer: all connections of one guest.
+
+mod control;
+mod host;
+mod packets;
+mod proxy;
+mod rate;
+mod replies;
+mod table;
+mod timers;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::errno::Errno;
+use crate::ids::{Key, ProxyId};
+use crate::policy::{Hook, Question, Verdict, canonical};
+use crate::stats::Stats;
+use crate::stream::{HostStep, Stream};
+use crate::wire::{Family, Reply, SocketKind, SocketName, port};
+
+pub use packets::Received;
+pub use replies::Ticket;
+pub use transmit::{DatagramRead, StreamRead, Transmit};
+
+use proxy::{Origin, Proxy, State, Waiter};
+use rate::Rate;
+use replies::Replies;
+use table::{Table, Turn};
+use transmit::StrayReset;
+
+/// The smallest window that a stream is opened with, in bytes.
+const MIN_WINDOW: u32 = 16 << 10;
+
+/// Of refused PROXY_CREATEs, so many are remembered with the reason.
+const MAX_TOMBSTONES: usize = 64;
+
+/// What the caller is to do with host sockets. In order, after each input and before the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a stream socket and connect it; then [`Muxer::connected`].
+    Connect {
+        /// For whom.
+        id: ProxyId,
+        /// Where to.
+        to: SocketName,
+    },
+    /// Connect to what is configured for a vsock port; then [`Muxer::connected`].
+    ConnectRoute {
+        /// For whom.
+        id: ProxyId,
+        /// The port.
+        port: u32,
+    },
+    /// Make a stream socket and listen with it; then [`Muxer::listening`].
+    Listen {
+        /// For whom.
+        id: ProxyId,
+        /// Where.
+        at: SocketName,
+        /// The length of the host's accept queue.
+        backlog: u16,
+    },
+    /// Accept again on this listener.
+    ResumeAccept {
+        /// The listener.
+        id: ProxyId,
+    },
+    /// Make a datagram socket that any peer can answer; then [`Muxer::datagram_opened`].
+    OpenDatagram {
+        /// For whom.
+        id: ProxyId,
+        /// Its family.
+        family: Family,
+    },
+    /// Make a datagram socket, if there is none, and connect it; then [`Muxer::connected`].
+    ConnectDatagram {
+        /// For whom.
+        id: ProxyId,
+        /// Where to.
+        to: SocketName,
+    },
+    /// Find out a socket's name; then [`Muxer::named`].
+    QueryName {
+        /// Whose.
+        id: ProxyId,
+        /// Its own instead of its peer's.
+        own: bool,
+        /// To be passed on.
+        ticket: Ticket,
+    },
+    /// The stream is open: report when there is something to read.
+    Opened {
+        /// Which.
+        id: ProxyId,
+    },
+    /// `shutdown(SHUT_WR)`; all bytes were written before.
+    ShutdownWrite {
+        /// Of which.
+        id: ProxyId,
+    },
+    /// `shutdown(SHUT_RD)`.
+    ShutdownRead {
+        /// Of which.
+        id: ProxyId,
+    },
+    /// Close the host socket, if there is one. The handle means nothing afterwards.
+    Close {
+        /// Which.
+        id: ProxyId,
+        /// The peer is to see a reset, since not all that was meant for it went out.
+        abort: bool,
+    },
+}
+
+/// All connections of one guest, as a state machine without I/O.
+///
+/// See the crate's documentation for the contract.
+pub struct Muxer {
+    config: Config,
+    hook: Option<Box<dyn Hook>>,
+    stats: Arc<Stats>,
+    table: Table,
+    replies: Replies,
+    strays: VecDeque<StrayReset>,
+    time_sync: Option<u64>,
+    actions: VecDeque<Action>,
+    tombstones: VecDeque<(Key, Errno)>,
+    listeners: usize,
+    /// Bytes of windows handed out.
+    committed: u64,
+    connects: Rate,
+}
+
+impl Muxer {
+    /// A muxer without connections.
+    pub fn new(config: Config) -> Muxer {
+        Muxer {
+            table: Table::new(config.limits.proxies),
+            replies: Replies::new(config.limits.requests),
+            connects: Rate::new(config.limits.connects_per_second),
+            config,
+            hook: None,
+            stats: Arc::default(),
+            strays: VecDeque::new(),
+            time_sync: None,
+            actions: VecDeque::new(),
+            tombstones: VecDeque::new(),
+            listeners: 0,
+            committed: 0,
+        }
+    }
+
+    /// With a say in each destination.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Box<dyn Hook>) -> Muxer {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// The counters, to be read at any time from anywhere.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// The set-up.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is to be done next; `None` when all is done.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Proxies of all kinds.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The key of a live proxy.
+    pub fn key(&self, id: ProxyId) -> Option<Key> {
+        self.table.get(id).map(|proxy| proxy.key)
+    }
+
+    /// Sends the guest the host's clock, in nanoseconds since 1970, when there is a buffer. Its agent steps the
+    /// guest's clock if that is far off (TSI specification, 11).
+    pub fn send_time(&mut self, unix_nanos: u64) {
+        self.time_sync = Some(unix_nanos);
+    }
+
+    /// The driver reset the device: drops all connections. Each gets its [`Action::Close`]; the set-up stays.
+    pub fn reset(&mut self) {
+        for id in self.table.ids() {
+            self.remove(id);
+            self.actions.push_back(Action::Close { id, abort: true });
+        }
+        self.replies = Replies::new(self.config.limits.requests);
+        self.strays.clear();
+        self.tombstones.clear();
+        self.time_sync = None;
+    }
+
+    fn judge(&mut self, question: &Question<'_>) -> Verdict {
+        let plain = canonical(question.name);
+        let question = Question { name: &plain, ..question.clone() };
+        let verdict = match self.config.policy.judge(&question) {
+            Verdict::Allow => self.hook.as_mut().map_or(Verdict::Allow, |hook| hook.judge(&question)),
+            other => other,
+        };
+        if matches!(verdict, Verdict::Deny(_)) {
+            self.stats.denied.count();
+        }
+        verdict
+    }
+
+    /// Takes a proxy out of all tables, without a word to anybody.
+    fn remove(&mut self, id: ProxyId) -> Option<Proxy> {
+        let proxy = self.table.remove(id)?;
+        match &proxy.state {
+            State::Stream(stream) => self.release_window(stream),
+            State::Listening(_) => self.listeners = self.listeners.saturating_sub(1),
+            _ => {}
+        }
+        Some(proxy)
+    }
+
+    /// A window for a new stream, in bytes. It is a promise, so all windows together stay within the limit.
+    fn take_window(&mut self) -> Option<u32> {
+        let left = self.config.limits.buffered_bytes.saturating_sub(self.committed);
+        let share = u32::try_from(left / 8).unwrap_or(u32::MAX);
+        let window = share.min(self.config.limits.window_bytes).max(MIN_WINDOW);
+        if u64::from(window) > left {
+            self.stats.over_limit.count();
+            return None;
+        }
+        self.committed += u64::from(window);
+        Some(window)
+    }
+
+    fn release_window(&mut self, stream: &Stream) {
+        self.committed = self.committed.saturating_sub(u64::from(stream.window.buf_alloc()));
+    }
+
+    fn stream_mut(&mut self, id: ProxyId) -> Option<&mut Stream> {
+        match &mut self.table.get_mut(id)?.state {
+            State::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Ends a stream: its host socket is to be closed, and the guest gets a RST.
+    fn reset_stream(&mut self, id: ProxyId, abort: bool) {
+        self.before_end(id, Some(Errno::ECONNRESET));
+        let Some(proxy) = self.table.get_mut(id) else { return };
+        let had_socket = !matches!(proxy.state, State::Idle | State::Closed);
+        let old = std::mem::replace(&mut proxy.state, State::Closed);
+        if let State::Stream(stream) = old {
+            self.release_window(&stream);
+        }
+        if had_socket {
+            self.actions.push_back(Action::Close { id, abort });
+        }
+        self.table.set_deadline(id, None);
+        self.table.enqueue(id, Turn::Urgent);
+    }
+
+    /// Ends a proxy without a word to the guest.
+    fn drop_proxy(&mut self, id: ProxyId, abort: bool) {
+        self.before_end(id, None);
+        if let Some(proxy) = self.remove(id)
+            && !matches!(proxy.state, State::Idle | State::Closed)
+        {
+            self.actions.push_back(Action::Close { id, abort });
+        }
+    }
+
+    /// Settles what others expect from a proxy that ends: who waits for a CONNECT is told `why`, or nothing if it is
+    /// the guest itself that ends it.
+    fn before_end(&mut self, id: ProxyId, why: Option<Errno>) {
+        let Some(proxy) = self.table.get(id) else { return };
+        let ticket = match &proxy.state {
+            State::Connecting(Waiter::Control(ticket)) => Some(*ticket),
+            State::Datagram(datagram) => datagram.connect,
+            _ => None,
+        };
+        match (ticket, why) {
+            (Some(ticket), Some(errno)) => self.replies.answer(ticket, Reply::Result(errno.reply())),
+            (Some(ticket), None) => self.replies.cancel(ticket),
+            (None, _) => {}
+        }
+        match (&proxy.state, proxy.origin) {
+            (State::Stream(stream), Origin::Accepted { listener, .. }) if !stream.is_open() => {
+                self.stats.connections_refused.count();
+                self.accept_settled(listener, None);
+            }
+            (State::Stream(stream), _) if !stream.is_open() => self.stats.connections_refused.count(),
+            _ => {}
+        }
+    }
+
+    /// One connection less waits for its RESPONSE; `complete` is the one that got it.
+    fn accept_settled(&mut self, listener: ProxyId, complete: Option<ProxyId>) {
+        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else { return };
+        state.awaiting = state.awaiting.saturating_sub(1);
+        state.unannounced.extend(complete);
+        if !state.unannounced.is_empty()
+            && let Some(ticket) = state.accept.take()
+        {
+            if self.replies.is_open(ticket) {
+                state.unannounced.pop_front();
+            }
+            self.replies.answer(ticket, Reply::Result(0));
+        }
+        self.maybe_resume_accept(listener);
+    }
+
+    fn maybe_resume_accept(&mut self, listener: ProxyId) {
+        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else { return };
+        if state.paused && state.may_accept() {
+            state.paused = false;
+            self.actions.push_back(Action::ResumeAccept { id: listener });
+        }
+    }
+
+    /// After any change of a stream: passes shutdowns on, and queues it for what it has to say.
+    fn settle(&mut self, id: ProxyId) {
+        while let Some(step) = self.stream_mut(id).and_then(Stream::host_step) {
+            match step {
+                HostStep::ShutdownRead => self.actions.push_back(Action::ShutdownRead { id }),
+                HostStep::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite { id }),
+                HostStep::Finish => return self.reset_stream(id, false),
+            }
+        }
+        let Some(proxy) = self.table.get_mut(id) else { return };
+        let State::Stream(stream) = &mut proxy.state else { return };
+        let readable = proxy.readable && stream.wants_data();
+        if readable && stream.credit.is_exhausted() && stream.request_credit() {
+            self.stats.credit_stalls.count();
+        }
+        let (urgent, data) = (stream.has_pending(), readable && !stream.credit.is_exhausted());
+        if urgent {
+            self.table.enqueue(id, Turn::Urgent);
+        }
+        if data {
+            self.table.enqueue(id, Turn::Data);
+        }
+    }
+
+    /// A port that a connection of the host's must not seem to come from.
+    fn is_reserved(config: &Config, host_port: u32) -> bool {
+        matches!(host_port, 0 | port::TIME_SYNC | port::RENDEZVOUS | port::ANY)
+            || port::is_control(host_port)
+            || config.stream_routes.contains(&host_port)
+    }
+
+    fn new_proxy(key: Key, kind: SocketKind, origin: Origin, state: State) -> Proxy {
+        Proxy { key, kind, origin, state, readable: false, deadline: None }
+    }
+
+    fn set_timeout(&mut self, id: ProxyId, now: Duration, after: Duration) {
+        self.table.set_deadline(id, Some(now.saturating_add(after)));
+    }
+}
+
+impl std::fmt::Debug for Muxer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Muxer").field("proxies", &self.table.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! What the muxer keeps of each proxy.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::ids::{Key, ProxyId};
+use crate::mux::replies::Ticket;
+use crate::stream::Stream;
+use crate::wire::{Family, SocketKind, SocketName};
+
+/// Datagram peers that are remembered for one socket.
+const MAX_PEERS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) key: Key,
+    pub(crate) kind: SocketKind,
+    pub(crate) origin: Origin,
+    pub(crate) state: State,
+    /// The host socket has something to read, by the last report.
+    pub(crate) readable: bool,
+    pub(crate) deadline: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// PROXY_CREATE.
+    Tsi(Family),
+    /// A host client, by way of a listening TSI socket.
+    Accepted { listener: ProxyId, family: Family },
+    /// The guest, by a plain REQUEST.
+    RouteOut,
+    /// A host client, by a plain route.
+    RouteIn,
+}
+
+impl Origin {
+    pub(crate) fn family(self) -> Option<Family> {
+        match self {
+            Origin::Tsi(family) | Origin::Accepted { family, .. } => Some(family),
+            Origin::RouteOut | Origin::RouteIn => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Created, nothing asked yet; no host socket.
+    Idle,
+    /// The host connects.
+    Connecting(Waiter),
+    /// The host has connected, the guest's REQUEST must follow.
+    AwaitRequest,
+    Listening(Listener),
+    Stream(Box<Stream>),
+    Datagram(Box<Datagram>),
+    /// Over. The host socket is closed, the guest will get a RST.
+    Closed,
+}
+
+impl State {
+    /// Whether what the host socket has to read is of use, now or soon.
+    pub(crate) fn can_use_input(&self) -> bool {
+        match self {
+            State::Stream(stream) => stream.wants_data(),
+            State::AwaitRequest => true,
+            State::Datagram(datagram) => datagram.open,
+            _ => false,
+        }
+    }
+}
+
+/// Who waits for a host connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiter {
+    /// A CONNECT.
+    Control(Ticket),
+    /// A plain REQUEST with this credit.
+    Request { buf_alloc: u32, fwd_cnt: u32 },
+}
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) vm_port: u32,
+    pub(crate) backlog: usize,
+    /// What the program bound.
+    pub(crate) guest_name: SocketName,
+    /// Where the host listens, when it does.
+    pub(crate) host_name: Option<SocketName>,
+    /// LISTEN to be answered.
+    pub(crate) listen: Option<Ticket>,
+    /// ACCEPT to be answered.
+    pub(crate) accept: Option<Ticket>,
+    /// Connections whose RESPONSE has not come.
+    pub(crate) awaiting: usize,
+    /// Connections that are complete and not announced. They stay here when they end: they are in the guest's queue.
+    pub(crate) unannounced: VecDeque<ProxyId>,
+    /// The host was told to wait with accepting.
+    pub(crate) paused: bool,
+}
+
+impl Listener {
+    pub(crate) fn may_accept(&self) -> bool {
+        self.host_name.is_some() && self.awaiting + self.unannounced.len() < self.backlog
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Datagram {
+    /// There is a host socket.
+    pub(crate) open: bool,
+    /// CONNECT succeeded: the host's kernel filters.
+    pub(crate) connected: bool,
+    /// CONNECT to be answered.
+    pub(crate) connect: Option<Ticket>,
+    pub(crate) destination: Option<SocketName>,
+    /// Whom the guest wrote to, latest last.
+    peers: VecDeque<SocketName>,
+}
+
+impl Datagram {
+    pub(crate) fn send_to(&mut self, name: SocketName) {
+        self.peers.retain(|peer| *peer != name);
+        if self.peers.len() >= MAX_PEERS {
+            self.peers.pop_front();
+        }
+        self.peers.push_back(name.clone());
+        self.destination = Some(name);
+    }
+
+    pub(crate) fn knows(&self, from: Option<&SocketName>) -> bool {
+        self.connected || from.is_some_and(|name| self.peers.contains(name))
+    }
+}
