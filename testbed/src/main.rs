@@ -43,6 +43,9 @@ enum Command {
         /// Only those whose name contains this
         #[arg(default_value = "")]
         part: String,
+        /// How many at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Runs one case in this process
     Case {
@@ -72,7 +75,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     } = arguments;
     let bed = Bed { tessera, kernel, root };
     match command {
-        Command::Run { part } => runner::run(&bed, &part),
+        Command::Run { part, jobs } => runner::run(&bed, &part, jobs),
         Command::Case { name } => runner::run_one(&bed, &name).map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(&bed).map(|()| ExitCode::SUCCESS),
     }

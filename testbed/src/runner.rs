@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,33 +14,55 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::bed::Bed;
 use crate::cases::{self, Case};
 
-/// Runs the cases whose name contains `part`; fails when one fails or there is none.
-pub(crate) fn run(bed: &Bed, part: &str) -> Result<ExitCode> {
-    let (mut passed, mut failed) = (0, 0);
-    for case in cases::all().into_iter().filter(|case| case.name.contains(part)) {
-        let start = Instant::now();
-        let mut transcript = tempfile::tempfile()?;
-        let verdict = run_apart(bed, &case, &transcript)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let said = said(&mut transcript)?;
-        match verdict {
-            Verdict::Ended(status) if status.success() => {
-                passed += 1;
-                println!("ok {} ({seconds:.1} s)", case.name);
-            }
-            verdict => {
-                failed += 1;
-                println!("FAILED {}: {} ({seconds:.1} s)", case.name, verdict.reason(&said));
-                said.lines().for_each(|line| println!("    | {line}"));
-            }
+/// Runs the cases whose name contains `part`, `jobs` at a time; fails when one fails or there is none.
+pub(crate) fn run(bed: &Bed, part: &str, jobs: usize) -> Result<ExitCode> {
+    let waiting = Mutex::new(cases::all().into_iter().filter(|case| case.name.contains(part)));
+    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
+    let failures = AtomicUsize::new(0);
+    let passes = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(case) = next() {
+                    let count = if passed(bed, &case) { &passes } else { &failures };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
         }
-    }
+    });
+    let (passed, failed) = (passes.into_inner(), failures.into_inner());
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 && passed > 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs a case and prints its line, and all that it said when it failed.
+fn passed(bed: &Bed, case: &Case) -> bool {
+    let start = Instant::now();
+    let failure = match verdict(bed, case) {
+        Ok((Verdict::Ended(status), _)) if status.success() => None,
+        Ok((verdict, said)) => Some((verdict.reason(&said), said)),
+        Err(error) => Some((format!("{error:#}"), String::new())),
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let mut report = match &failure {
+        None => format!("ok {} ({seconds:.1} s)\n", case.name),
+        Some((reason, _)) => format!("FAILED {}: {reason} ({seconds:.1} s)\n", case.name),
+    };
+    for line in failure.iter().flat_map(|(_, said)| said.lines()) {
+        report += &format!("    | {line}\n");
+    }
+    print!("{report}");
+    failure.is_none()
+}
+
+fn verdict(bed: &Bed, case: &Case) -> Result<(Verdict, String)> {
+    let mut transcript = tempfile::tempfile()?;
+    let verdict = run_apart(bed, case, &transcript)?;
+    Ok((verdict, said(&mut transcript)?))
 }
 
 /// Runs one case here; what it does is told on standard output.
