@@ -124,11 +124,12 @@ fn indirect_table(descriptor: Descriptor, queue_size: u16) -> Result<Table, Malf
 
 fn append<M: GuestMemoryBackend>(mem: &M, descriptor: Descriptor, chain: &mut Chain) -> Result<(), Malformed> {
     let Descriptor { addr, len, .. } = descriptor;
-    if !descriptor.is_writable() && chain.has_writable() {
-        return Err(Malformed::ReadableAfterWritable);
-    }
+    // An empty descriptor is no buffer: it may point anywhere and orders nothing.
     if len == 0 {
         return Ok(());
+    }
+    if !descriptor.is_writable() && chain.has_writable() {
+        return Err(Malformed::ReadableAfterWritable);
     }
     if !memory::contains(mem, addr, len) {
         return Err(Malformed::OutsideMemory { addr: addr.0, len });
