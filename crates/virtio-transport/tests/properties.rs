@@ -1,0 +1,114 @@
+//! Any sequence of register accesses: no panic, no device started on a queue that cannot work, no host call out of
+//! order (the host asserts that).
+
+mod common;
+
+use common::{FEATURES, Setup};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use test_guest::register as reg;
+use virtio_queue::QueueT;
+use virtio_ring::Ring;
+
+fn config(cases: u32) -> ProptestConfig {
+    let seeds = FileFailurePersistence::Direct("tests/properties.seeds");
+    ProptestConfig {
+        failure_persistence: Some(Box::new(seeds)),
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(u64, u32),
+    WriteBytes(u64, Vec<u8>),
+    Read(u64, usize),
+    /// What a good driver does next, so that runs get somewhere.
+    NextStatus,
+    GoodFeatures,
+    GoodQueue(usize),
+    Misbehave(u8),
+}
+
+fn value() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0..20_u32, 2 => (0..0x100_u32).prop_map(|page| page << 8), 1 => any::<u32>()]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let register = prop_oneof![8 => (0..0x40_u64).prop_map(|index| index * 4), 1 => any::<u64>()];
+    prop_oneof![
+        6 => (register.clone(), value()).prop_map(|(offset, value)| Op::Write(offset, value)),
+        1 => (0..0x1100_u64, prop::collection::vec(any::<u8>(), 0..9)).prop_map(|(at, data)| Op::WriteBytes(at, data)),
+        1 => (register, 0..9_usize).prop_map(|(offset, len)| Op::Read(offset, len)),
+        8 => Just(Op::NextStatus),
+        4 => Just(Op::GoodFeatures),
+        4 => (0..2_usize).prop_map(Op::GoodQueue),
+        1 => any::<u8>().prop_map(Op::Misbehave),
+    ]
+}
+
+fn apply(setup: &mut Setup, op: Op) {
+    match op {
+        Op::Write(offset, value) => setup.driver.write(offset, value),
+        Op::WriteBytes(offset, data) => setup.transport().write(offset, &data),
+        Op::Read(offset, len) => setup.transport().read(offset, &mut vec![0; len]),
+        Op::NextStatus => {
+            let next = [1, 3, 0xb, 0xf, 0]
+                .into_iter()
+                .find(|&bits| bits > setup.driver.status());
+            setup.driver.write(reg::STATUS, next.unwrap_or(0));
+        }
+        Op::GoodFeatures => setup.driver.set_driver_features(FEATURES | 1 << 32),
+        Op::GoodQueue(index) => {
+            let ring = setup.rings[index].clone();
+            setup.driver.set_up_queue(u32::try_from(index).unwrap(), &ring);
+        }
+        Op::Misbehave(how) => {
+            setup.device().refuse = how & 1 != 0;
+            setup.host().refuse_interrupt = how & 2 != 0;
+            setup.host().refuse_start = how & 4 != 0;
+        }
+    }
+}
+
+/// All three parts in the one region of 64 KiB, aligned as the standard asks.
+fn is_sound(ring: Ring, max: u16) -> bool {
+    let queue = ring.into_queue();
+    let size = u64::from(queue.size());
+    let inside = |addr: u64, len: u64| addr.checked_add(len).is_some_and(|end| end <= 0x10000);
+    let sizes = queue.size() > 0 && queue.size() <= max && queue.size().count_ones() == 1;
+    let aligned = queue.desc_table() & 15 == 0 && queue.avail_ring() & 1 == 0 && queue.used_ring() & 3 == 0;
+    sizes
+        && aligned
+        && inside(queue.desc_table(), 16 * size)
+        && inside(queue.avail_ring(), 6 + 2 * size)
+        && inside(queue.used_ring(), 6 + 8 * size)
+}
+
+proptest! {
+    #![proptest_config(config(1024))]
+
+    #[test]
+    fn any_register_accesses_never_panic_and_never_start_on_an_invalid_queue(
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        let mut setup = Setup::new();
+        for op in ops {
+            apply(&mut setup, op);
+            let running = setup.host().worker.is_some();
+            prop_assert_eq!(running, setup.transport().is_active());
+            let status = setup.driver.status();
+            prop_assert_eq!(running && status & 0x40 == 0, status == 0x0f);
+            if running {
+                prop_assert_eq!(setup.worker().features & !(FEATURES | 1 << 32), 0);
+                let rings = std::mem::take(&mut setup.worker().rings);
+                for (ring, max) in rings.into_iter().zip(common::QUEUE_SIZES) {
+                    prop_assert!(!ring.is_ready() || is_sound(ring, max));
+                }
+            }
+        }
+        setup.transport().shutdown();
+        let device = setup.device();
+        prop_assert_eq!(device.returned.clone(), (1..=device.activations).collect::<Vec<_>>(), "each worker came back");
+    }
+}
