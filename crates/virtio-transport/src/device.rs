@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use virtio_ring::Ring;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -121,6 +121,9 @@ pub trait Worker: Send {
 
     /// The batch of inputs is over: publish used buffers and interrupt the driver where it wants to be.
     fn flush(&mut self, _poller: &mut dyn Poller) {}
+
+    /// The driver has stopped for good: deliver what it has handed over, and take no longer than `patience` for it.
+    fn finish(&mut self, _patience: Duration) {}
 }
 
 /// Where a worker registers descriptors to be woken for. Level-triggered.

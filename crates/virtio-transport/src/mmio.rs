@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::features::{self, Features};
 use crate::queues::Queues;
 use crate::registers::{self as reg, high, low};
 use crate::status::{self, Step};
-use crate::{Activation, Disconnected, Host, Interrupt, Memory, Stats, VirtioDevice};
+use crate::{Activation, Disconnected, Host, Interrupt, Memory, Stats, VirtioDevice, Worker};
 
 /// What a region that is not there reads as (virtio 1.3, 4.2.2).
 const NO_SHARED_MEMORY: u64 = u64::MAX;
@@ -93,8 +94,10 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         }
     }
 
-    /// Stops the worker and gives it back to the device, as a reset by the driver does. For the end of the machine.
-    pub fn shutdown(&mut self) {
+    /// For the end of the machine: stops the worker, lets it deliver what the driver has handed over
+    /// ([`Worker::finish`]), and gives it back to the device, as a reset by the driver does.
+    pub fn shutdown(&mut self, patience: Duration) {
+        self.stop(|worker| worker.finish(patience));
         self.reset();
     }
 
@@ -267,12 +270,12 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
 
     /// A driver that gave up may have freed the rings: nothing may run on.
     fn fail(&mut self) {
-        self.stop();
+        self.stop(|_| {});
         self.status |= reg::FAILED;
     }
 
     fn reset(&mut self) {
-        self.stop();
+        self.stop(|_| {});
         self.features = Features::default();
         self.queues.reset();
         self.shm_sel = 0;
@@ -280,12 +283,15 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         self.status = if self.lost { reg::FAILED } else { 0 };
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, last: impl FnOnce(&mut D::Worker)) {
         if self.interrupt.take().is_none() {
             return;
         }
         match self.host.stop() {
-            Some(worker) => self.device.reset(worker),
+            Some(mut worker) => {
+                last(&mut worker);
+                self.device.reset(worker);
+            }
             None if self.running => {
                 tracing::error!(
                     device = self.device.device_id(),

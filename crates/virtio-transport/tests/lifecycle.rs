@@ -64,8 +64,8 @@ fn reset_twice_stops_once() {
 fn shutdown_gives_the_worker_back() {
     let mut setup = Setup::started();
 
-    setup.transport().shutdown();
-    setup.transport().shutdown();
+    setup.transport().shutdown(std::time::Duration::ZERO);
+    setup.transport().shutdown(std::time::Duration::ZERO);
 
     assert_eq!(setup.device().returned, [1]);
     assert!(!setup.host().connected);

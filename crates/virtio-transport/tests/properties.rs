@@ -27,11 +27,28 @@ enum Op {
     NextStatus,
     GoodFeatures,
     GoodQueue(usize),
+    /// Queue, size and the three addresses, as a driver writes them.
+    AnyQueue(u32, u32, [u64; 3]),
     Misbehave(u8),
 }
 
 fn value() -> impl Strategy<Value = u32> {
     prop_oneof![4 => 0..20_u32, 2 => (0..0x100_u32).prop_map(|page| page << 8), 1 => any::<u32>()]
+}
+
+/// Around the end of memory, mostly aligned.
+fn address() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => (0..0x1100_u64).prop_map(|paragraph| paragraph << 4),
+        1 => 0..0x1_1000_u64,
+        1 => (0..0x20_u64).prop_map(|paragraph| u64::MAX - (paragraph << 4) + 1),
+        1 => any::<u64>(),
+    ]
+}
+
+fn any_queue() -> impl Strategy<Value = Op> {
+    let size = prop_oneof![4 => (0..6_u32).prop_map(|exponent| 1 << exponent), 1 => 0..20_u32, 1 => any::<u32>()];
+    (0..2_u32, size, prop::array::uniform3(address())).prop_map(|(queue, size, parts)| Op::AnyQueue(queue, size, parts))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -42,7 +59,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (register, 0..9_usize).prop_map(|(offset, len)| Op::Read(offset, len)),
         8 => Just(Op::NextStatus),
         4 => Just(Op::GoodFeatures),
-        4 => (0..2_usize).prop_map(Op::GoodQueue),
+        2 => (0..2_usize).prop_map(Op::GoodQueue),
+        4 => any_queue(),
         1 => any::<u8>().prop_map(Op::Misbehave),
     ]
 }
@@ -62,6 +80,15 @@ fn apply(setup: &mut Setup, op: Op) {
         Op::GoodQueue(index) => {
             let ring = setup.rings[index].clone();
             setup.driver.set_up_queue(u32::try_from(index).unwrap(), &ring);
+        }
+        Op::AnyQueue(queue, size, [desc, avail, used]) => {
+            setup.driver.write(reg::QUEUE_SEL, queue);
+            setup.driver.write(reg::QUEUE_READY, 0);
+            setup.driver.write(reg::QUEUE_SIZE, size);
+            setup.driver.write_address(reg::QUEUE_DESC_LOW, desc);
+            setup.driver.write_address(reg::QUEUE_DRIVER_LOW, avail);
+            setup.driver.write_address(reg::QUEUE_DEVICE_LOW, used);
+            setup.driver.write(reg::QUEUE_READY, 1);
         }
         Op::Misbehave(how) => {
             setup.device().refuse = how & 1 != 0;
@@ -107,7 +134,7 @@ proptest! {
                 }
             }
         }
-        setup.transport().shutdown();
+        setup.transport().shutdown(std::time::Duration::ZERO);
         let device = setup.device();
         prop_assert_eq!(device.returned.clone(), (1..=device.activations).collect::<Vec<_>>(), "each worker came back");
     }
