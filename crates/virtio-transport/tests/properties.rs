@@ -41,7 +41,7 @@ fn address() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => (0..0x1100_u64).prop_map(|paragraph| paragraph << 4),
         1 => 0..0x1_1000_u64,
-        1 => (0..0x20_u64).prop_map(|paragraph| u64::MAX - (paragraph << 4) + 1),
+        1 => (0..0x20_u64).prop_map(|paragraph| (paragraph << 4).wrapping_neg()),
         1 => any::<u64>(),
     ]
 }
