@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{FEATURES, Setup, TestHost};
 use test_guest::{register as reg, status};
 
@@ -64,12 +66,22 @@ fn reset_twice_stops_once() {
 fn shutdown_gives_the_worker_back() {
     let mut setup = Setup::started();
 
-    setup.transport().shutdown(std::time::Duration::ZERO);
-    setup.transport().shutdown(std::time::Duration::ZERO);
+    setup.transport().shutdown(Duration::ZERO);
+    setup.transport().shutdown(Duration::ZERO);
 
     assert_eq!(setup.device().returned, [1]);
     assert!(!setup.host().connected);
     assert!(!setup.transport().is_active());
+}
+
+#[test]
+fn worker_is_told_to_finish_by_shutdown_and_not_by_a_reset() {
+    let mut setup = Setup::started();
+    setup.start();
+
+    setup.transport().shutdown(Duration::from_secs(3));
+
+    assert_eq!(setup.device().finished, [None, Some(Duration::from_secs(3))]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{FEATURES, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -134,7 +136,7 @@ proptest! {
                 }
             }
         }
-        setup.transport().shutdown(std::time::Duration::ZERO);
+        setup.transport().shutdown(Duration::ZERO);
         let device = setup.device();
         prop_assert_eq!(device.returned.clone(), (1..=device.activations).collect::<Vec<_>>(), "each worker came back");
     }

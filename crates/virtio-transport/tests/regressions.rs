@@ -226,6 +226,23 @@ fn line_8_ring_up_to_the_last_byte_of_memory_is_activated() {
 }
 
 #[test]
+fn line_8_ring_one_step_past_the_last_byte_of_memory_is_not_activated() {
+    for parts in [
+        [0xff10, 0x2000, 0x3000],
+        [0x1000, 0xffdc, 0x3000],
+        [0x1000, 0x2000, 0xff7c],
+    ] {
+        let mut setup = Setup::new();
+        setup.driver.negotiate(FEATURES);
+        setup
+            .driver
+            .set_up_queue(0, &SplitRing::at(parts[0], parts[1], parts[2], 16));
+
+        assert_eq!(setup.driver.driver_ok(), 0x4f, "{parts:x?}");
+    }
+}
+
+#[test]
 fn notification_while_not_running_goes_nowhere() {
     let mut setup = Setup::new().configured();
     setup.driver.notify(0);

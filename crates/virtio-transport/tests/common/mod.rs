@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use test_guest::{Guest, MmioDriver, Registers, SplitRing};
 use virtio_ring::Ring;
@@ -22,6 +23,8 @@ pub(crate) struct TestDevice {
     pub(crate) activations: u32,
     /// Given back by [`VirtioDevice::reset`]: the numbers of the activations.
     pub(crate) returned: Vec<u32>,
+    /// How long each worker that came back was told to finish within, if it was.
+    pub(crate) finished: Vec<Option<Duration>>,
     pub(crate) refuse: bool,
 }
 
@@ -30,10 +33,15 @@ pub(crate) struct TestWorker {
     pub(crate) rings: Vec<Ring>,
     pub(crate) features: u64,
     pub(crate) interrupt: Arc<Interrupt>,
+    pub(crate) finished: Option<Duration>,
 }
 
 impl Worker for TestWorker {
     fn notified(&mut self, _poller: &mut dyn Poller) {}
+
+    fn finish(&mut self, patience: Duration) {
+        self.finished = Some(patience);
+    }
 }
 
 impl VirtioDevice for TestDevice {
@@ -99,6 +107,7 @@ impl VirtioDevice for TestDevice {
 
     fn reset(&mut self, worker: TestWorker) {
         self.returned.push(worker.number);
+        self.finished.push(worker.finished);
     }
 }
 
