@@ -1,6 +1,6 @@
 //! Refusals, each with the word it is about.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use crate::MmioDevice;
 
@@ -111,13 +111,16 @@ const SHOWN_CHARS: usize = 64;
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.0;
-        match word.char_indices().nth(SHOWN_CHARS) {
-            None => write!(f, "`{}`", word.escape_debug()),
-            Some((cut, _)) => {
-                let head = word.get(..cut).unwrap_or(word);
-                write!(f, "`{}...` ({} bytes)", head.escape_debug(), word.len())
+        f.write_char('`')?;
+        for shown in self.0.chars().take(SHOWN_CHARS) {
+            match shown {
+                ' '..='~' => f.write_char(shown)?,
+                other => write!(f, "{}", other.escape_default())?,
             }
+        }
+        match self.0.chars().nth(SHOWN_CHARS) {
+            None => f.write_char('`'),
+            Some(_) => write!(f, "...` ({} bytes)", self.0.len()),
         }
     }
 }

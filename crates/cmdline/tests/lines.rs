@@ -307,3 +307,17 @@ fn limits_of_a_bzimage_count_the_nul() {
     assert_eq!(KernelLimits::of_setup_header(2047), KernelLimits::STOCK);
     assert!(KernelLimits::of_setup_header(u32::MAX).capacity >= 0xffff_ffff);
 }
+
+#[test]
+fn error_shows_a_long_word_in_part_and_unprintable_bytes_escaped() {
+    let text = stock().word("say \"hi").expect_err("open quote").to_string();
+    assert_eq!(text, "`say \"hi` is not one word to the kernel");
+    let text = stock()
+        .word(&format!("a\n{}", "x".repeat(100)))
+        .expect_err("a newline")
+        .to_string();
+    assert!(
+        text.starts_with("`a\\nxxx") && text.contains("xxx...` (102 bytes) has the byte 0x0a at 1"),
+        "{text}"
+    );
+}
