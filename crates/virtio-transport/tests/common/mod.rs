@@ -102,6 +102,7 @@ impl VirtioDevice for TestDevice {
             rings,
             features,
             interrupt,
+            finished: None,
         })
     }
 
@@ -204,6 +205,7 @@ impl Setup {
             config: (1..=12).collect(),
             activations: 0,
             returned: Vec::new(),
+            finished: Vec::new(),
             refuse: false,
         };
         let transport = MmioTransport::new(device, host, guest.shared_mem());
