@@ -1,0 +1,6 @@
+//! One file for each subcommand.
+
+pub(crate) mod doctor;
+pub(crate) mod kernel_fetch;
+pub(crate) mod kernel_info;
+pub(crate) mod plan;

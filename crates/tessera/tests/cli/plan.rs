@@ -1,0 +1,113 @@
+//! `tessera plan`: needs no kernel, no KVM and no folder that exists.
+
+use crate::common::{answer, complaint, one_sentence, tessera};
+
+fn plan(args: &[&str]) -> String {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    answer(home.path(), &[&["plan"], args].concat())
+}
+
+fn refusal(args: &[&str]) -> String {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    complaint(home.path(), &[&["plan"], args].concat())
+}
+
+#[test]
+fn default_plan_has_vsock_as_its_last_device_and_both_tokens() {
+    let text = plan(&["/srv/root"]);
+    let cmdline = text
+        .lines()
+        .find(|line| line.starts_with("cmdline"))
+        .expect("the plan shows it");
+    assert!(
+        cmdline.ends_with("virtio_mmio.device=4K@0xd0002000:7 tsi_hijack tsi_hijack_unix"),
+        "{cmdline}"
+    );
+}
+
+/// The case that all this began with.
+#[test]
+fn net_and_several_shares_have_no_vsock_and_one_line_and_slot_less() {
+    let args = ["--net", "tap=t0", "-v", "/a:/mnt/a", "-v", "/b:/mnt/b", "/srv/root"];
+    let tokens = |text: &str| text.matches("virtio_mmio.device=").count();
+    let without = plan(&args);
+    let with = plan(&[&["--vsock", "on"], args.as_slice()].concat());
+    assert!(
+        !without.contains("virtio-vsock") && !without.contains("tsi_hijack"),
+        "{without}"
+    );
+    assert!(with.contains("virtio-vsock") && !with.contains("tsi_hijack"), "{with}");
+    assert_eq!((tokens(&without), tokens(&with)), (5, 6));
+}
+
+#[test]
+fn plan_as_json_is_json_with_the_command_line_in_it() {
+    let json: serde_json::Value = serde_json::from_str(&plan(&["--json", "/srv/root", "ls"])).expect("JSON");
+    let cmdline = json["cmdline"].as_str().expect("a string");
+    assert!(cmdline.contains("root=/dev/root"), "{cmdline}");
+    assert_eq!(json["devices"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn more_devices_than_lines_names_the_holders() {
+    let shares: Vec<String> = (0..17).map(|n| format!("-v/s{n}:/mnt/{n}")).collect();
+    let args: Vec<&str> = shares.iter().map(String::as_str).chain(["/srv/root"]).collect();
+    let sentence = refusal(&args);
+    let expected = "the machine has too many devices: 19 IRQ lines, 20 asked for, held by: console (5), root (6), ";
+    assert!(sentence.starts_with(expected), "{sentence}");
+    plan(&args[1..]);
+}
+
+#[test]
+fn words_of_the_command_line_can_be_added_and_left_out() {
+    let text = plan(&[
+        "--cmdline",
+        "loglevel=7 a=\"b c\"",
+        "--cmdline-omit",
+        "initcall_blacklist=jent_mod_init",
+        "/r",
+    ]);
+    assert!(text.contains(" loglevel=7 a=\"b c\" virtio_mmio.device="), "{text}");
+    assert!(!text.contains("initcall_blacklist"), "{text}");
+    assert!(refusal(&["--cmdline-omit", "nothing", "/r"]).contains("`nothing`"));
+}
+
+#[test]
+fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
+    let cases: [(&[&str], &str); 14] = [
+        (&["-m", "much", "/r"], "much"),
+        (&["-m", "63", "/r"], "63 MiB of memory are too little"),
+        (&["-c", "65", "/r"], "65"),
+        (&["-v", "/a", "/r"], "HOST:GUEST"),
+        (&["-v", "/a:/", "/r"], "`/`"),
+        (&["-p", "80", "/r"], "HOST:GUEST"),
+        (&["-e", "=x", "/r"], "name of the environment variable is empty"),
+        (&["-e", "NOT_SET", "/r"], "NOT_SET"),
+        (&["--timeout", "5", "/r"], "30s"),
+        (&["--net", "bridge=b", "/r"], "tap=NAME"),
+        (&["--net", "tsi", "--net", "tap=t0", "/r"], "exclude each other"),
+        (&["--vsock", "off", "-p", "80:80", "/r"], "exclude each other"),
+        (&["--tsi-allow", "nonsense", "/r"], "--tsi-allow nonsense"),
+        (&["--json"], "<ROOTFS>"),
+    ];
+    for (args, part) in cases {
+        let sentence = refusal(args);
+        assert!(sentence.contains(part), "{args:?}: {sentence}");
+    }
+}
+
+#[test]
+fn variable_that_is_not_utf8_is_refused_by_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let broken = std::ffi::OsStr::from_bytes(b"\xff");
+    let output = tessera(home.path())
+        .env("BROKEN", broken)
+        .args(["plan", "-e", "BROKEN", "/r"])
+        .output();
+    let sentence = one_sentence(&output.expect("it can be run"));
+    assert!(
+        sentence.starts_with("-e BROKEN: the environment variable is not UTF-8"),
+        "{sentence}"
+    );
+}
