@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bitflags::bitflags;
-
 use crate::ids::Cid;
 use crate::policy::Policy;
 
-bitflags! {
-    /// Which of the guest's socket families become the host's (TSI specification, 1.1). With none of them the device
-    /// is a plain vsock device.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct TsiFlags: u32 {
-        /// AF_INET and AF_INET6.
-        const INET = 1;
-        /// AF_UNIX.
-        const UNIX = 2;
+/// Which of the guest's socket families become the host's (TSI specification, 1.1). With none of them the device is a
+/// plain vsock device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TsiFlags {
+    /// AF_INET and AF_INET6.
+    pub inet: bool,
+    /// AF_UNIX.
+    pub unix: bool,
+}
+
+impl TsiFlags {
+    /// Whether there is no TSI at all.
+    pub fn is_empty(self) -> bool {
+        !self.inet && !self.unix
     }
 }
 
@@ -45,7 +48,7 @@ impl Config {
     pub fn new(guest_cid: Cid) -> Config {
         Config {
             guest_cid,
-            tsi: TsiFlags::empty(),
+            tsi: TsiFlags::default(),
             policy: Policy::default(),
             publish: Publish::default(),
             stream_routes: BTreeSet::new(),
@@ -71,7 +74,8 @@ impl Publish {
         let climbs = path.split(|&byte| byte == b'/').any(|part| part == b"..");
         let below = |root: &Vec<u8>| {
             let root = root.strip_suffix(b"/").unwrap_or(root);
-            path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
         };
         !climbs && self.unix.iter().any(below)
     }
@@ -125,7 +129,10 @@ mod tests {
 
     #[test]
     fn unix_paths_below_a_published_one_are_shown_and_no_others() {
-        let publish = Publish { unix: vec![b"/run/app/".to_vec(), b"/tmp/x.sock".to_vec()], ..Publish::default() };
+        let publish = Publish {
+            unix: vec![b"/run/app/".to_vec(), b"/tmp/x.sock".to_vec()],
+            ..Publish::default()
+        };
         for (path, shown) in [
             ("/run/app/a.sock", true),
             ("/run/app/deep/a.sock", true),

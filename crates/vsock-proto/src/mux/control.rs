@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::proxy::{Listener, Origin, State, Waiter};
 use super::{Action, MAX_TOMBSTONES, Muxer, Reply, Ticket};
-use crate::config::TsiFlags;
 use crate::errno::Errno;
 use crate::ids::{Key, ProxyId};
 use crate::policy::{Operation, Question, Verdict};
@@ -20,7 +19,10 @@ impl Muxer {
         if request.is_err() {
             self.stats.control_malformed.count();
         }
-        if !matches!(key.host_port, port::CONNECT | port::GETNAME | port::LISTEN | port::ACCEPT) {
+        if !matches!(
+            key.host_port,
+            port::CONNECT | port::GETNAME | port::LISTEN | port::ACCEPT
+        ) {
             return self.silent_request(now, request.ok());
         }
         let Some(ticket) = self.replies.begin(key.guest_port, key.host_port) else {
@@ -28,12 +30,22 @@ impl Muxer {
         };
         let refusal = match request {
             Ok(Request::Connect { svm_port, to }) => self.connect(now, ticket, svm_port, to).err(),
-            Ok(Request::Listen { svm_port, vm_port, backlog, at }) => {
-                self.listen(ticket, svm_port, vm_port, backlog, at).err()
-            }
+            Ok(Request::Listen {
+                svm_port,
+                vm_port,
+                backlog,
+                at,
+            }) => self.listen(ticket, svm_port, vm_port, backlog, at).err(),
             Ok(Request::Accept { svm_port, nonblocking }) => self.accept(ticket, svm_port, nonblocking).err(),
-            Ok(Request::GetName { svm_port, svm_peer_port, own }) => {
-                let key = Key { guest_port: svm_port, host_port: svm_peer_port };
+            Ok(Request::GetName {
+                svm_port,
+                svm_peer_port,
+                own,
+            }) => {
+                let key = Key {
+                    guest_port: svm_port,
+                    host_port: svm_peer_port,
+                };
                 return self.get_name(ticket, key, own);
             }
             _ if key.host_port == port::GETNAME => return self.refuse_name(ticket, Errno::EINVAL),
@@ -48,8 +60,17 @@ impl Muxer {
         match request {
             Some(Request::Create { svm_port, family, kind }) => self.create(svm_port, family, kind),
             Some(Request::SendtoAddr { svm_port, to }) => self.sendto_addr(svm_port, to),
-            Some(Request::Release { svm_port, svm_peer_port }) => {
-                self.release(now, Key { guest_port: svm_port, host_port: svm_peer_port });
+            Some(Request::Release {
+                svm_port,
+                svm_peer_port,
+            }) => {
+                self.release(
+                    now,
+                    Key {
+                        guest_port: svm_port,
+                        host_port: svm_peer_port,
+                    },
+                );
             }
             _ => {}
         }
@@ -66,7 +87,9 @@ impl Muxer {
         if matches!(svm_port, 0 | port::ANY) {
             return self.stats.control_malformed.count();
         }
-        let Some(family) = family else { return self.refuse_create(key, Errno::EAFNOSUPPORT) };
+        let Some(family) = family else {
+            return self.refuse_create(key, Errno::EAFNOSUPPORT);
+        };
         self.tombstones.retain(|(of, _)| *of != key);
         if let Some(old) = self.table.find(kind, key) {
             // Its RELEASE got lost, or never was.
@@ -80,10 +103,10 @@ impl Muxer {
     }
 
     fn carries(&self, family: Family) -> bool {
-        self.config.tsi.contains(match family {
-            Family::Unix => TsiFlags::UNIX,
-            Family::Inet | Family::Inet6 => TsiFlags::INET,
-        })
+        match family {
+            Family::Unix => self.config.tsi.unix,
+            Family::Inet | Family::Inet6 => self.config.tsi.inet,
+        }
     }
 
     /// A refused PROXY_CREATE gets no reply; the request that follows gets this one.
@@ -96,14 +119,19 @@ impl Muxer {
     }
 
     fn tombstone(&self, key: Key, otherwise: Errno) -> Errno {
-        self.tombstones.iter().find(|(of, _)| *of == key).map_or(otherwise, |&(_, errno)| errno)
+        self.tombstones
+            .iter()
+            .find(|(of, _)| *of == key)
+            .map_or(otherwise, |&(_, errno)| errno)
     }
 
     /// The messages do not say which kind of socket they mean. A guest's kernel draws the ports of both from one
     /// counter, so there are two only in a hostile one.
     fn find_tsi(&self, svm_port: u32) -> Option<ProxyId> {
         let key = tsi_key(svm_port);
-        self.table.find(SocketKind::Stream, key).or_else(|| self.table.find(SocketKind::Datagram, key))
+        self.table
+            .find(SocketKind::Stream, key)
+            .or_else(|| self.table.find(SocketKind::Datagram, key))
     }
 
     fn named_in_family(&self, id: ProxyId, name: Result<SocketName, NameError>) -> Result<SocketName, Errno> {
@@ -122,7 +150,9 @@ impl Muxer {
         svm_port: u32,
         to: Result<SocketName, NameError>,
     ) -> Result<(), Errno> {
-        let id = self.find_tsi(svm_port).ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::ECONNREFUSED))?;
+        let id = self
+            .find_tsi(svm_port)
+            .ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::ECONNREFUSED))?;
         let to = usable_destination(self.named_in_family(id, to)?)?;
         let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
         let kind = proxy.kind;
@@ -168,7 +198,11 @@ impl Muxer {
         {
             return Ok(published);
         }
-        match self.judge(&Question { operation, kind, name: &name }) {
+        match self.judge(&Question {
+            operation,
+            kind,
+            name: &name,
+        }) {
             Verdict::Allow => Ok(name),
             Verdict::Rewrite(other) => Ok(other),
             Verdict::Deny(errno) => Err(errno),
@@ -180,10 +214,15 @@ impl Muxer {
             let ip = to.ip().to_canonical();
             ip.is_loopback() || ip.is_unspecified()
         })?;
-        self.table.ids().into_iter().find_map(|id| match &self.table.get(id)?.state {
-            State::Listening(listener) if listener.guest_name.inet()?.port() == to.port() => listener.host_name.clone(),
-            _ => None,
-        })
+        self.table
+            .ids()
+            .into_iter()
+            .find_map(|id| match &self.table.get(id)?.state {
+                State::Listening(listener) if listener.guest_name.inet()?.port() == to.port() => {
+                    listener.host_name.clone()
+                }
+                _ => None,
+            })
     }
 
     fn listen(
@@ -194,7 +233,9 @@ impl Muxer {
         backlog: i32,
         at: Result<SocketName, NameError>,
     ) -> Result<(), Errno> {
-        let id = self.find_tsi(svm_port).ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::EPERM))?;
+        let id = self
+            .find_tsi(svm_port)
+            .ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::EPERM))?;
         let at = self.named_in_family(id, at)?;
         let backlog = u16::try_from(backlog.max(1)).unwrap_or(SOMAXCONN).min(SOMAXCONN);
         let limit = usize::from(backlog).min(self.config.limits.backlog).max(1);
@@ -241,7 +282,13 @@ impl Muxer {
     /// Where the host listens for a listener of the guest; `None` keeps it in the guest.
     fn published(&self, at: &SocketName) -> Option<SocketName> {
         match at {
-            SocketName::Inet(addr) => self.config.publish.ports.get(&addr.port()).copied().map(SocketName::Inet),
+            SocketName::Inet(addr) => self
+                .config
+                .publish
+                .ports
+                .get(&addr.port())
+                .copied()
+                .map(SocketName::Inet),
             SocketName::Unix(UnixName::Path(path)) => self.config.publish.shows_unix(path).then(|| at.clone()),
             SocketName::Unix(_) => None,
         }
@@ -295,7 +342,9 @@ impl Muxer {
             .and_then(usable_destination)
             .and_then(|to| self.resolve(Operation::Send, SocketKind::Datagram, to));
         let Some(proxy) = self.table.get_mut(id) else { return };
-        let (Some(family), State::Datagram(datagram)) = (proxy.origin.family(), &mut proxy.state) else { return };
+        let (Some(family), State::Datagram(datagram)) = (proxy.origin.family(), &mut proxy.state) else {
+            return;
+        };
         match resolved {
             // What follows must not go where the one before went.
             Err(_) => datagram.destination = None,
@@ -345,15 +394,20 @@ impl Muxer {
     }
 
     fn waits_for(&self, id: ProxyId, at: ProxyId) -> bool {
-        self.table.get(id).is_some_and(|proxy| match (&proxy.state, proxy.origin) {
-            (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
-            _ => false,
-        })
+        self.table
+            .get(id)
+            .is_some_and(|proxy| match (&proxy.state, proxy.origin) {
+                (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
+                _ => false,
+            })
     }
 }
 
 fn tsi_key(svm_port: u32) -> Key {
-    Key { guest_port: svm_port, host_port: port::RENDEZVOUS }
+    Key {
+        guest_port: svm_port,
+        host_port: port::RENDEZVOUS,
+    }
 }
 
 /// An AF_UNIX path must be absolute, since the guest's working directory is unknown here; abstract names of the host

@@ -51,7 +51,9 @@ impl Muxer {
     /// A host listen is over; it listens at this address.
     pub fn listening(&mut self, id: ProxyId, result: Result<SocketName, Errno>) {
         let Some(proxy) = self.table.get_mut(id) else { return };
-        let State::Listening(listener) = &mut proxy.state else { return };
+        let State::Listening(listener) = &mut proxy.state else {
+            return;
+        };
         let ticket = listener.listen.take();
         let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
         match result {
@@ -83,7 +85,9 @@ impl Muxer {
     /// A host client was accepted. `None`: it cannot be taken and is to be reset.
     pub fn accepted(&mut self, now: Duration, listener: ProxyId) -> Option<ProxyId> {
         let proxy = self.table.get(listener)?;
-        let State::Listening(state) = &proxy.state else { return None };
+        let State::Listening(state) = &proxy.state else {
+            return None;
+        };
         let (guest_port, family) = (state.vm_port, proxy.origin.family()?);
         let id = self.request_guest(now, guest_port, Origin::Accepted { listener, family })?;
         if let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
@@ -104,10 +108,15 @@ impl Muxer {
         }
         let window = self.take_window()?;
         let config = &self.config;
-        let host_port = self.table.choose_host_port(guest_port, |port| Muxer::is_reserved(config, port));
+        let host_port = self
+            .table
+            .choose_host_port(guest_port, |port| Muxer::is_reserved(config, port));
         let key = Key { guest_port, host_port };
         let state = State::Stream(Box::new(Stream::requesting(window)));
-        let Some(id) = self.table.insert(Muxer::new_proxy(key, SocketKind::Stream, origin, state)) else {
+        let Some(id) = self
+            .table
+            .insert(Muxer::new_proxy(key, SocketKind::Stream, origin, state))
+        else {
             self.committed = self.committed.saturating_sub(window.into());
             return None;
         };
@@ -146,7 +155,9 @@ impl Muxer {
     /// A host socket has something to read, or has come to its end. False if that was known already or is of no use:
     /// the caller then stops asking until [`wants_read`](Self::wants_read).
     pub fn readable(&mut self, id: ProxyId) -> bool {
-        let Some(proxy) = self.table.get_mut(id) else { return false };
+        let Some(proxy) = self.table.get_mut(id) else {
+            return false;
+        };
         if !proxy.state.can_use_input() || std::mem::replace(&mut proxy.readable, true) {
             return false;
         }
@@ -159,7 +170,9 @@ impl Muxer {
 
     /// Whether the caller is to report when a host socket has something to read.
     pub fn wants_read(&self, id: ProxyId) -> bool {
-        self.table.get(id).is_some_and(|proxy| !proxy.readable && proxy.state.can_use_input())
+        self.table
+            .get(id)
+            .is_some_and(|proxy| !proxy.readable && proxy.state.can_use_input())
     }
 
     /// The host took `len` bytes of a stream.

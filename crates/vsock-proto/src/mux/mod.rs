@@ -211,7 +211,10 @@ impl Muxer {
 
     fn judge(&mut self, question: &Question<'_>) -> Verdict {
         let plain = canonical(question.name);
-        let question = Question { name: &plain, ..question.clone() };
+        let question = Question {
+            name: &plain,
+            ..question.clone()
+        };
         let verdict = match self.config.policy.judge(&question) {
             Verdict::Allow => self.hook.as_mut().map_or(Verdict::Allow, |hook| hook.judge(&question)),
             other => other,
@@ -309,7 +312,9 @@ impl Muxer {
 
     /// One connection less waits for its RESPONSE; `complete` is the one that got it.
     fn accept_settled(&mut self, listener: ProxyId, complete: Option<ProxyId>) {
-        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else { return };
+        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
+            return;
+        };
         state.awaiting = state.awaiting.saturating_sub(1);
         state.unannounced.extend(complete);
         if !state.unannounced.is_empty()
@@ -324,7 +329,9 @@ impl Muxer {
     }
 
     fn maybe_resume_accept(&mut self, listener: ProxyId) {
-        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else { return };
+        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
+            return;
+        };
         if state.paused && state.may_accept() {
             state.paused = false;
             self.actions.push_back(Action::ResumeAccept { id: listener });
@@ -341,7 +348,9 @@ impl Muxer {
             }
         }
         let Some(proxy) = self.table.get_mut(id) else { return };
-        let State::Stream(stream) = &mut proxy.state else { return };
+        let State::Stream(stream) = &mut proxy.state else {
+            return;
+        };
         let readable = proxy.readable && stream.wants_data();
         if readable && stream.credit.is_exhausted() && stream.request_credit() {
             self.stats.credit_stalls.count();
@@ -363,7 +372,14 @@ impl Muxer {
     }
 
     fn new_proxy(key: Key, kind: SocketKind, origin: Origin, state: State) -> Proxy {
-        Proxy { key, kind, origin, state, readable: false, deadline: None }
+        Proxy {
+            key,
+            kind,
+            origin,
+            state,
+            readable: false,
+            deadline: None,
+        }
     }
 
     fn set_timeout(&mut self, id: ProxyId, now: Duration, after: Duration) {
@@ -373,6 +389,8 @@ impl Muxer {
 
 impl std::fmt::Debug for Muxer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Muxer").field("proxies", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("Muxer")
+            .field("proxies", &self.table.len())
+            .finish_non_exhaustive()
     }
 }

@@ -58,7 +58,10 @@ impl Muxer {
             self.stats.dropped_address.count();
             return Received::Nothing;
         }
-        let key = Key { guest_port: header.src_port, host_port: header.dst_port };
+        let key = Key {
+            guest_port: header.src_port,
+            host_port: header.dst_port,
+        };
         if header.len > MAX_PAYLOAD_LEN || header.len > available {
             self.stats.dropped_malformed.count();
             // The stream would be out of step.
@@ -106,9 +109,9 @@ impl Muxer {
     }
 
     fn violated_by(&mut self, id: ProxyId) {
-        match self.table.get(id).map(|proxy| &proxy.state) {
-            Some(State::Connecting(_) | State::AwaitRequest | State::Stream(_)) => self.reset_stream(id, true),
-            _ => {}
+        let state = self.table.get(id).map(|proxy| &proxy.state);
+        if let Some(State::Connecting(_) | State::AwaitRequest | State::Stream(_)) = state {
+            self.reset_stream(id, true);
         }
     }
 
@@ -134,7 +137,10 @@ impl Muxer {
 
     /// The guest opens a plain stream.
     fn route_request(&mut self, now: Duration, key: Key, header: &Header) {
-        let waiter = Waiter::Request { buf_alloc: header.buf_alloc, fwd_cnt: header.fwd_cnt };
+        let waiter = Waiter::Request {
+            buf_alloc: header.buf_alloc,
+            fwd_cnt: header.fwd_cnt,
+        };
         let proxy = Muxer::new_proxy(key, SocketKind::Stream, Origin::RouteOut, State::Connecting(waiter));
         let allowed = self.connects.take(now);
         let Some(id) = allowed.then(|| self.table.insert(proxy)).flatten() else {
@@ -142,11 +148,16 @@ impl Muxer {
             self.stats.connections_refused.count();
             return self.stray_reset(header);
         };
-        self.actions.push_back(Action::ConnectRoute { id, port: key.host_port });
+        self.actions.push_back(Action::ConnectRoute {
+            id,
+            port: key.host_port,
+        });
     }
 
     fn packet_for(&mut self, now: Duration, id: ProxyId, header: &Header) -> Received {
-        let Some(proxy) = self.table.get_mut(id) else { return Received::Nothing };
+        let Some(proxy) = self.table.get_mut(id) else {
+            return Received::Nothing;
+        };
         match (&mut proxy.state, header.op) {
             (State::Closed, Op::Request) => {
                 let key = proxy.key;
@@ -210,7 +221,9 @@ impl Muxer {
     }
 
     fn open_packet(&mut self, now: Duration, id: ProxyId, header: &Header) -> Received {
-        let Some(stream) = self.stream_mut(id) else { return Received::Nothing };
+        let Some(stream) = self.stream_mut(id) else {
+            return Received::Nothing;
+        };
         let closing = stream.is_closing();
         let step = stream.packet(header);
         let starts_closing = stream.is_closing() && !closing;
@@ -256,13 +269,20 @@ impl Muxer {
         }
         let addressed = !self.config.tsi.is_empty() && key.host_port == port::SENDTO_DATA;
         if addressed || key.host_port == key.guest_port {
-            let own = Key { guest_port: key.guest_port, host_port: port::RENDEZVOUS };
+            let own = Key {
+                guest_port: key.guest_port,
+                host_port: port::RENDEZVOUS,
+            };
             if let Some(id) = self.table.find(SocketKind::Datagram, own) {
                 return self.datagram_of(id, header.len, addressed);
             }
         }
         if !addressed && self.config.datagram_routes.contains(&key.host_port) {
-            return Received::RouteDatagram { port: key.host_port, guest_port: key.guest_port, len: header.len };
+            return Received::RouteDatagram {
+                port: key.host_port,
+                guest_port: key.guest_port,
+                len: header.len,
+            };
         }
         self.stats.datagrams_undeliverable.count();
         Received::Nothing

@@ -15,7 +15,11 @@ pub(crate) struct Rate {
 
 impl Rate {
     pub(crate) fn new(per_second: u32) -> Rate {
-        Rate { per_second, level: Self::full(per_second), filled_at: Duration::ZERO }
+        Rate {
+            per_second,
+            level: Self::full(per_second),
+            filled_at: Duration::ZERO,
+        }
     }
 
     fn full(per_second: u32) -> u128 {
@@ -23,7 +27,10 @@ impl Rate {
     }
 
     pub(crate) fn take(&mut self, now: Duration) -> bool {
-        let gained = now.saturating_sub(self.filled_at).as_nanos().saturating_mul(self.per_second.into());
+        let gained = now
+            .saturating_sub(self.filled_at)
+            .as_nanos()
+            .saturating_mul(self.per_second.into());
         self.level = self.level.saturating_add(gained).min(Self::full(self.per_second));
         self.filled_at = self.filled_at.max(now);
         match self.level.checked_sub(NANOS_PER_SECOND) {

@@ -30,7 +30,12 @@ pub(crate) struct Replies {
 
 impl Replies {
     pub(crate) fn new(max: usize) -> Replies {
-        Replies { slots: BTreeMap::new(), ready: VecDeque::new(), next_serial: 0, max }
+        Replies {
+            slots: BTreeMap::new(),
+            ready: VecDeque::new(),
+            next_serial: 0,
+            max,
+        }
     }
 
     /// A request came from `reply_port`. One that was not answered is forgotten: its caller was interrupted, and
@@ -43,7 +48,11 @@ impl Replies {
         self.next_serial += 1;
         let serial = self.next_serial;
         self.slots.insert(reply_port, Slot { serial, reply: None });
-        Some(Ticket { reply_port, control_port, serial })
+        Some(Ticket {
+            reply_port,
+            control_port,
+            serial,
+        })
     }
 
     /// Answers a request, unless it was forgotten.
@@ -59,7 +68,11 @@ impl Replies {
 
     /// No answer will come.
     pub(crate) fn cancel(&mut self, ticket: Ticket) {
-        if self.slots.get(&ticket.reply_port).is_some_and(|slot| slot.serial == ticket.serial) {
+        if self
+            .slots
+            .get(&ticket.reply_port)
+            .is_some_and(|slot| slot.serial == ticket.serial)
+        {
             self.forget(ticket.reply_port);
         }
     }
@@ -72,7 +85,9 @@ impl Replies {
 
     /// Whether an answer to `ticket` is still wanted.
     pub(crate) fn is_open(&self, ticket: Ticket) -> bool {
-        self.slots.get(&ticket.reply_port).is_some_and(|slot| slot.serial == ticket.serial)
+        self.slots
+            .get(&ticket.reply_port)
+            .is_some_and(|slot| slot.serial == ticket.serial)
     }
 
     pub(crate) fn next(&mut self) -> Option<(Ticket, Reply)> {

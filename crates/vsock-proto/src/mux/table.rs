@@ -113,7 +113,11 @@ impl Table {
     }
 
     pub(crate) fn get(&self, id: ProxyId) -> Option<&Proxy> {
-        self.slots.get(id.slot()).filter(|slot| slot.generation == id.generation())?.proxy.as_ref()
+        self.slots
+            .get(id.slot())
+            .filter(|slot| slot.generation == id.generation())?
+            .proxy
+            .as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, id: ProxyId) -> Option<&mut Proxy> {
@@ -121,7 +125,9 @@ impl Table {
     }
 
     fn slot_mut(&mut self, id: ProxyId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation())
+        self.slots
+            .get_mut(id.slot())
+            .filter(|slot| slot.generation == id.generation())
     }
 
     pub(crate) fn ids(&self) -> Vec<ProxyId> {

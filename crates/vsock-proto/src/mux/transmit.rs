@@ -3,7 +3,7 @@
 use super::proxy::State;
 use super::{Muxer, Turn};
 use crate::ids::{Cid, Key, ProxyId};
-use crate::wire::{Header, Op, PacketType, Reply, Shutdown, SocketKind, SocketName, port};
+use crate::wire::{Family, Header, Op, PacketType, Reply, Shutdown, SocketKind, SocketName, port};
 
 /// A connection's turn, in bytes and in packets of 3732 bytes.
 const QUANTUM_BYTES: u32 = 64 << 10;
@@ -168,14 +168,21 @@ impl Muxer {
             self.stats.resets_sent.count();
             return Some(self.header(host_port, guest_port, PacketType::Stream, Op::Rst));
         }
-        let State::Stream(stream) = &mut proxy.state else { return None };
+        let State::Stream(stream) = &mut proxy.state else {
+            return None;
+        };
         let (op, flags) = stream.take_pending()?;
         let (buf_alloc, fwd_cnt) = stream.report();
         if stream.has_pending() {
             self.table.enqueue(id, Turn::Urgent);
         }
         let header = self.header(host_port, guest_port, PacketType::Stream, op);
-        Some(Header { flags: Shutdown::bits(&flags), buf_alloc, fwd_cnt, ..header })
+        Some(Header {
+            flags: Shutdown::bits(&flags),
+            buf_alloc,
+            fwd_cnt,
+            ..header
+        })
     }
 
     fn grant(&self, id: ProxyId) -> Option<Transmit> {
@@ -202,7 +209,12 @@ impl Muxer {
         self.stats.packets_to_guest.count();
         self.stats.bytes_to_guest.add(len.into());
         let header = self.header(host_port, guest_port, PacketType::Stream, Op::Rw);
-        Some(Header { len, buf_alloc, fwd_cnt, ..header })
+        Some(Header {
+            len,
+            buf_alloc,
+            fwd_cnt,
+            ..header
+        })
     }
 
     /// The turn of a [`Transmit::Stream`] is over.
@@ -221,10 +233,14 @@ impl Muxer {
     /// The turn of a [`Transmit::Datagram`] is over. If there is a header, the datagram goes to the guest with it.
     pub fn datagram_read(&mut self, id: ProxyId, read: DatagramRead) -> Option<Header> {
         let proxy = self.table.get_mut(id)?;
-        let State::Datagram(datagram) = &proxy.state else { return None };
+        let State::Datagram(datagram) = &proxy.state else {
+            return None;
+        };
         proxy.readable = read != DatagramRead::Empty;
+        // AF_UNIX names of the host mean nothing here; only who was written to knows ours.
+        let unix = proxy.origin.family() == Some(Family::Unix);
         let known = match &read {
-            DatagramRead::Got { from, .. } => datagram.knows(from.as_ref()),
+            DatagramRead::Got { from, .. } => unix || datagram.knows(from.as_ref()),
             _ => false,
         };
         let guest_port = proxy.key.guest_port;
@@ -244,7 +260,10 @@ impl Muxer {
             DatagramRead::Got { len, .. } => {
                 self.stats.packets_to_guest.count();
                 self.stats.datagrams_to_guest.count();
-                Some(Header { len, ..self.header(guest_port, guest_port, PacketType::Datagram, Op::Rw) })
+                Some(Header {
+                    len,
+                    ..self.header(guest_port, guest_port, PacketType::Datagram, Op::Rw)
+                })
             }
         }
     }
@@ -253,11 +272,16 @@ impl Muxer {
     pub fn route_datagram_header(&self, port: u32, guest_port: u32, len: u32) -> Header {
         self.stats.packets_to_guest.count();
         self.stats.datagrams_to_guest.count();
-        Header { len, ..self.header(port, guest_port, PacketType::Datagram, Op::Rw) }
+        Header {
+            len,
+            ..self.header(port, guest_port, PacketType::Datagram, Op::Rw)
+        }
     }
 
     /// Whether a proxy is a datagram socket.
     pub fn is_datagram(&self, id: ProxyId) -> bool {
-        self.table.get(id).is_some_and(|proxy| proxy.kind == SocketKind::Datagram)
+        self.table
+            .get(id)
+            .is_some_and(|proxy| proxy.kind == SocketKind::Datagram)
     }
 }

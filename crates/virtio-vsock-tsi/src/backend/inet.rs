@@ -1,0 +1,69 @@
+//! TCP and UDP.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno as OsErrno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use vsock_proto::Errno;
+use vsock_proto::wire::{Family, SocketName};
+
+use super::{Connection, HostStream, Listener, errno, from_any};
+
+const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+fn family_of(addr: &SocketAddr) -> AddressFamily {
+    if addr.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    }
+}
+
+fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Errno> {
+    net::socket_with(family, kind, FLAGS, None).map_err(errno)
+}
+
+pub(super) fn connect(to: SocketAddr) -> Result<Connection, Errno> {
+    let fd = socket(family_of(&to), SocketType::STREAM)?;
+    // The guest's own setting never reaches us, and its kernel has gathered small writes already.
+    sockopt::set_tcp_nodelay(&fd, true).map_err(errno)?;
+    let established = match net::connect(&fd, &to) {
+        Ok(()) => true,
+        Err(OsErrno::INPROGRESS | OsErrno::INTR) => false,
+        Err(error) => return Err(errno(error)),
+    };
+    Ok(Connection {
+        stream: HostStream::Socket(fd),
+        established,
+        peer: None,
+    })
+}
+
+/// SO_REUSEPORT stays off: two machines must not share a port by accident.
+pub(super) fn listen(at: SocketAddr, backlog: u16) -> Result<Listener, Errno> {
+    let fd = socket(family_of(&at), SocketType::STREAM)?;
+    sockopt::set_socket_reuseaddr(&fd, true).map_err(errno)?;
+    if at.is_ipv6() {
+        sockopt::set_ipv6_v6only(&fd, true).map_err(errno)?;
+    }
+    net::bind(&fd, &at).map_err(errno)?;
+    net::listen(&fd, backlog.into()).map_err(errno)?;
+    let bound = net::getsockname(&fd).ok().and_then(from_any);
+    Ok(Listener {
+        socket: fd,
+        at: bound.unwrap_or(SocketName::Inet(at)),
+        place: None,
+    })
+}
+
+pub(super) fn datagram(family: Family) -> Result<OwnedFd, Errno> {
+    let any: IpAddr = match family {
+        Family::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let at = SocketAddr::new(any, 0);
+    let fd = socket(family_of(&at), SocketType::DGRAM)?;
+    net::bind(&fd, &at).map_err(errno)?;
+    Ok(fd)
+}

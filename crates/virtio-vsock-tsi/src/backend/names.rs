@@ -1,0 +1,25 @@
+//! Socket names, the host's and the guest's.
+
+use std::net::SocketAddr;
+
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
+use vsock_proto::wire::{SocketName, UnixName};
+
+/// The host's form of an internet name; AF_UNIX names go through the root folder first.
+pub(crate) fn to_any(name: &SocketName) -> Option<SocketAddrAny> {
+    name.inet().map(SocketAddrAny::from)
+}
+
+/// The guest's form of a name. Paths of the host mean nothing in the guest, and are not for it to see.
+pub(crate) fn from_any(addr: SocketAddrAny) -> Option<SocketName> {
+    match addr.address_family() {
+        AddressFamily::UNIX => {
+            let unix = SocketAddrUnix::try_from(addr).ok()?;
+            let name = unix
+                .abstract_name()
+                .map_or(UnixName::Unnamed, |name| UnixName::Abstract(name.into()));
+            Some(SocketName::Unix(name))
+        }
+        _ => SocketAddr::try_from(addr).ok().map(SocketName::Inet),
+    }
+}

@@ -1,0 +1,98 @@
+//! The back-end of a real host.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use vsock_proto::Errno;
+use vsock_proto::wire::{Family, SocketName};
+
+use super::service::StreamConnector;
+use super::unix::UnixRoot;
+use super::{Backend, Connection, HostStream, Listener, Peer, inet, to_any, unix};
+
+/// Sockets of this host: the internet, one folder of AF_UNIX sockets, and plain vsock ports.
+#[derive(Default)]
+pub struct HostSockets {
+    unix_root: Option<UnixRoot>,
+    paths: BTreeMap<u32, PathBuf>,
+    services: BTreeMap<u32, Box<dyn StreamConnector>>,
+}
+
+impl HostSockets {
+    /// The internet only.
+    pub fn new() -> HostSockets {
+        HostSockets::default()
+    }
+
+    /// With AF_UNIX sockets beneath an open folder: what the guest has as its root.
+    #[must_use]
+    pub fn with_unix_root(mut self, dir: OwnedFd) -> HostSockets {
+        self.unix_root = Some(UnixRoot::new(dir));
+        self
+    }
+
+    /// A plain vsock port leads to an AF_UNIX socket.
+    #[must_use]
+    pub fn with_path(mut self, port: u32, path: PathBuf) -> HostSockets {
+        self.paths.insert(port, path);
+        self
+    }
+
+    /// A plain vsock port leads to something in this process.
+    #[must_use]
+    pub fn with_service(mut self, port: u32, service: Box<dyn StreamConnector>) -> HostSockets {
+        self.services.insert(port, service);
+        self
+    }
+
+    fn root(&self) -> Result<&UnixRoot, Errno> {
+        self.unix_root.as_ref().ok_or(Errno::EACCES)
+    }
+}
+
+impl Backend for HostSockets {
+    fn connect(&mut self, to: &SocketName) -> Result<Connection, Errno> {
+        match to {
+            SocketName::Inet(addr) => inet::connect(*addr),
+            SocketName::Unix(name) => self.root()?.connect(name),
+        }
+    }
+
+    fn connect_route(&mut self, port: u32) -> Result<Connection, Errno> {
+        let stream = match (self.services.get_mut(&port), self.paths.get(&port)) {
+            (Some(service), _) => HostStream::Service(service.connect().ok_or(Errno::ECONNREFUSED)?),
+            (None, Some(path)) => HostStream::Socket(unix::connect_path(path)?),
+            (None, None) => return Err(Errno::ECONNREFUSED),
+        };
+        Ok(Connection {
+            stream,
+            established: true,
+            peer: None,
+        })
+    }
+
+    fn listen(&mut self, at: &SocketName, backlog: u16) -> Result<Listener, Errno> {
+        match at {
+            SocketName::Inet(addr) => inet::listen(*addr, backlog),
+            SocketName::Unix(name) => self.root()?.listen(name, backlog),
+        }
+    }
+
+    fn datagram(&mut self, family: Family) -> Result<OwnedFd, Errno> {
+        match family {
+            Family::Unix => unix::datagram(),
+            Family::Inet | Family::Inet6 => inet::datagram(family),
+        }
+    }
+
+    fn datagram_peer(&mut self, name: &SocketName) -> Result<Peer, Errno> {
+        match name {
+            SocketName::Unix(name) => self.root()?.peer(name),
+            SocketName::Inet(_) => {
+                let addr = to_any(name).ok_or(Errno::EINVAL)?;
+                Ok(Peer { addr, _held: None })
+            }
+        }
+    }
+}

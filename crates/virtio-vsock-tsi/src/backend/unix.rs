@@ -1,0 +1,170 @@
+//! AF_UNIX sockets beneath one folder (TSI specification, 7.6).
+//!
+//! Paths come from the guest and are resolved with that folder as their root, as the guest itself sees it: neither
+//! `..` nor a link leads out. What was found is used through its descriptor, so nobody can swap it in between.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno as OsErrno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use vsock_proto::Errno;
+use vsock_proto::wire::{SocketName, UnixName};
+
+use super::{Connection, HostStream, Listener, Peer, Place, errno};
+
+const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// The folder that holds all AF_UNIX sockets a guest can name: what it sees as `/`.
+#[derive(Debug)]
+pub(crate) struct UnixRoot {
+    dir: OwnedFd,
+}
+
+impl UnixRoot {
+    pub(crate) fn new(dir: OwnedFd) -> UnixRoot {
+        UnixRoot { dir }
+    }
+
+    pub(super) fn connect(&self, name: &UnixName) -> Result<Connection, Errno> {
+        let fd = socket(SocketType::STREAM)?;
+        let (inode, addr) = self.find(name)?;
+        connect_socket(&fd, &addr)?;
+        drop(inode);
+        let peer = Some(SocketName::Unix(name.clone()));
+        Ok(Connection {
+            stream: HostStream::Socket(fd),
+            established: true,
+            peer,
+        })
+    }
+
+    pub(super) fn peer(&self, name: &UnixName) -> Result<Peer, Errno> {
+        let (inode, addr) = self.find(name)?;
+        Ok(Peer {
+            addr: addr.into(),
+            _held: Some(inode),
+        })
+    }
+
+    /// Makes a listening socket at a path. The guest's own bind has left a socket there, which is in the way.
+    pub(super) fn listen(&self, name: &UnixName, backlog: u16) -> Result<Listener, Errno> {
+        let UnixName::Path(path) = name else {
+            return Err(Errno::EPERM);
+        };
+        let path = Path::new(OsStr::from_bytes(path));
+        let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::EINVAL);
+        };
+        let dir = self.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(errno)?;
+        let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
+        let fd = socket(SocketType::STREAM)?;
+        remove_dead_socket(&dir, last, &addr)?;
+        net::bind(&fd, &addr).map_err(errno)?;
+        let place = Some(Place {
+            dir: File::from(dir),
+            name: PathBuf::from(last),
+        });
+        net::listen(&fd, backlog.into()).map_err(errno)?;
+        Ok(Listener {
+            socket: fd,
+            at: SocketName::Unix(name.clone()),
+            place,
+        })
+    }
+
+    /// A socket beneath the folder, and a name for it that leads nowhere else.
+    fn find(&self, name: &UnixName) -> Result<(OwnedFd, SocketAddrUnix), Errno> {
+        let UnixName::Path(path) = name else {
+            return Err(Errno::ECONNREFUSED);
+        };
+        let inode = self
+            .open(Path::new(OsStr::from_bytes(path)), OFlags::PATH)
+            .map_err(errno)?;
+        let addr = SocketAddrUnix::new(by_descriptor(&inode)).map_err(errno)?;
+        Ok((inode, addr))
+    }
+
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, OsErrno> {
+        rustix::fs::openat2(&self.dir, path, flags | OFlags::CLOEXEC, Mode::empty(), INSIDE)
+    }
+}
+
+fn by_descriptor(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
+    net::socket_with(AddressFamily::UNIX, kind, FLAGS, None).map_err(errno)
+}
+
+/// Connects, or says that it cannot be done now: AF_UNIX never takes its time. A full accept queue is a refusal.
+pub(super) fn connect_socket(fd: &OwnedFd, addr: &SocketAddrUnix) -> Result<(), Errno> {
+    match net::connect(fd, addr) {
+        Ok(()) => Ok(()),
+        Err(OsErrno::AGAIN) => Err(Errno::ECONNREFUSED),
+        Err(error) => Err(errno(error)),
+    }
+}
+
+/// A socket that nobody listens on is removed; anything else stays and the bind fails on it.
+fn remove_dead_socket(dir: &OwnedFd, name: &OsStr, addr: &SocketAddrUnix) -> Result<(), Errno> {
+    let Ok(stat) = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) else {
+        return Ok(());
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(Errno::EADDRINUSE);
+    }
+    match net::connect(socket(SocketType::STREAM)?, addr) {
+        Err(OsErrno::CONNREFUSED) => rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty()).map_err(errno),
+        _ => Err(Errno::EADDRINUSE),
+    }
+}
+
+/// A datagram socket with a name of the kernel's choice, so that a peer can answer.
+pub(super) fn datagram() -> Result<OwnedFd, Errno> {
+    let fd = socket(SocketType::DGRAM)?;
+    net::bind(&fd, &SocketAddrUnix::new_unnamed()).map_err(errno)?;
+    Ok(fd)
+}
+
+/// A stream to a path of the host's own choice, for routes.
+pub(super) fn connect_path(path: &Path) -> Result<OwnedFd, Errno> {
+    let fd = socket(SocketType::STREAM)?;
+    connect_socket(&fd, &SocketAddrUnix::new(path).map_err(errno)?)?;
+    Ok(fd)
+}
+
+/// Listens at a path of the host's own choice. A socket that nobody serves any more is replaced.
+pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let last = path.file_name().ok_or(Errno::EINVAL)?;
+    let dir = rustix::fs::open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let dir = dir.map_err(errno)?;
+    let addr = SocketAddrUnix::new(path).map_err(errno)?;
+    let fd = socket(SocketType::STREAM)?;
+    remove_dead_socket(&dir, last, &addr)?;
+    net::bind(&fd, &addr).map_err(errno)?;
+    let place = Some(Place {
+        dir: File::from(dir),
+        name: PathBuf::from(last),
+    });
+    net::listen(&fd, backlog.into()).map_err(errno)?;
+    Ok(Listener {
+        socket: fd,
+        at: SocketName::Unix(UnixName::Path(path.as_os_str().as_bytes().into())),
+        place,
+    })
+}

@@ -1,0 +1,204 @@
+//! The device for the transport of this workspace.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use virtio_ring::Ring;
+use virtio_transport::{ActivateError, Activation, Interrupt, Memory, Poller, VirtioDevice, Worker};
+use vsock_proto::{Cid, Stats};
+
+use crate::backend::HostSockets;
+use crate::watch::{Interest, Readiness, Watcher};
+use crate::{DEVICE_ID, FEATURES, Handler, QUEUE_SIZES, Queues, VsockConfig, VsockConfigError, read_config};
+
+/// A virtio-vsock device that speaks TSI.
+pub struct Vsock {
+    guest_cid: Cid,
+    stats: Arc<Stats>,
+    /// Between resets the worker has it.
+    handler: Option<Handler<HostSockets>>,
+    started: Instant,
+}
+
+impl Vsock {
+    /// A device. Sockets of routes that host clients connect to are made here.
+    ///
+    /// # Errors
+    /// When parts of the set-up contradict each other, or a route's socket cannot be made.
+    pub fn new(config: VsockConfig) -> Result<Vsock, VsockConfigError> {
+        let guest_cid = config.guest_cid;
+        let handler = config.into_handler()?;
+        Ok(Vsock {
+            guest_cid,
+            stats: Arc::clone(handler.stats()),
+            handler: Some(handler),
+            started: Instant::now(),
+        })
+    }
+
+    /// The counters, to be read at any time from anywhere.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+}
+
+impl VirtioDevice for Vsock {
+    type Worker = VsockWorker;
+
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config(self.guest_cid, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<VsockWorker, ActivateError> {
+        let Ok([rx, tx, event]) = <[Ring; 3]>::try_from(activation.rings) else {
+            return Err(ActivateError::QueueMissing(0));
+        };
+        for (index, ring) in (0u16..).zip([&rx, &tx]) {
+            if !ring.is_ready() {
+                return Err(ActivateError::QueueMissing(index));
+            }
+        }
+        let busy = || ActivateError::Host {
+            what: "start twice",
+            source: io::ErrorKind::ResourceBusy.into(),
+        };
+        Ok(VsockWorker {
+            handler: self.handler.take().ok_or_else(busy)?,
+            queues: Queues { rx, tx, event },
+            mem: activation.mem,
+            interrupt: activation.interrupt,
+            started: self.started,
+            again: false,
+            broken: false,
+        })
+    }
+
+    fn reset(&mut self, worker: VsockWorker) {
+        let mut handler = worker.handler;
+        handler.reset();
+        self.handler = Some(handler);
+    }
+}
+
+/// The running half of [`Vsock`].
+pub struct VsockWorker {
+    handler: Handler<HostSockets>,
+    queues: Queues,
+    mem: Memory,
+    interrupt: Arc<Interrupt>,
+    started: Instant,
+    /// There was more to do than one turn allows.
+    again: bool,
+    /// A ring is broken; nothing moves until a reset.
+    broken: bool,
+}
+
+impl VsockWorker {
+    /// Tells the driver that all its connections are gone; for after a restore.
+    pub fn transport_reset(&mut self) {
+        self.handler.transport_reset();
+    }
+
+    /// Sends the guest the host's clock, in nanoseconds since 1970.
+    pub fn send_time(&mut self, unix_nanos: u64) {
+        self.handler.send_time(unix_nanos);
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Worker for VsockWorker {
+    fn start(&mut self, poller: &mut dyn Poller) -> io::Result<()> {
+        self.handler.start(&mut Adapter(poller))
+    }
+
+    /// What is there is found by [`flush`](Worker::flush), which comes next.
+    fn notified(&mut self, _poller: &mut dyn Poller) {}
+
+    fn ready(&mut self, token: u32, readiness: virtio_transport::Readiness, poller: &mut dyn Poller) {
+        let virtio_transport::Readiness {
+            readable,
+            writable,
+            hangup,
+            error,
+        } = readiness;
+        let readiness = Readiness {
+            readable,
+            writable,
+            hangup,
+            error,
+        };
+        self.handler
+            .socket_ready(self.now(), token, readiness, &mut Adapter(poller));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.again {
+            return Some(self.started);
+        }
+        self.handler.next_deadline().map(|at| self.started + at)
+    }
+
+    fn deadline_passed(&mut self, _now: Instant, poller: &mut dyn Poller) {
+        self.handler.deadline_passed(self.now(), &mut Adapter(poller));
+    }
+
+    fn flush(&mut self, poller: &mut dyn Poller) {
+        if self.broken {
+            return;
+        }
+        match self
+            .handler
+            .serve(self.now(), &mut self.queues, &*self.mem, &mut Adapter(poller))
+        {
+            Ok(served) => {
+                self.again = served.again;
+                if served.interrupt {
+                    self.interrupt.used_ring();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "vsock queue is broken, the driver must reset the device");
+                (self.broken, self.again) = (true, false);
+                self.interrupt.needs_reset();
+            }
+        }
+    }
+}
+
+/// The transport's event loop as the handler wants it.
+struct Adapter<'a>(&'a mut dyn Poller);
+
+fn interest_of(Interest { readable, writable }: Interest) -> virtio_transport::Interest {
+    virtio_transport::Interest { readable, writable }
+}
+
+impl Watcher for Adapter<'_> {
+    fn add(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
+        self.0.add(fd, token, interest_of(interest))
+    }
+
+    fn modify(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
+        self.0.modify(fd, token, interest_of(interest))
+    }
+
+    fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.remove(fd)
+    }
+}

@@ -1,0 +1,169 @@
+//! The host's end of each proxy.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use vsock_proto::ProxyId;
+use vsock_proto::wire::SocketName;
+
+use super::backlog::Backlog;
+use crate::backend::{Connection, HostStream, Listener};
+use crate::watch::{Interest, Watcher};
+
+/// A socket, or what stands for one, with what the event loop knows of it.
+pub(super) struct Endpoint {
+    pub(super) id: ProxyId,
+    pub(super) body: Body,
+    pub(super) backlog: Backlog,
+    /// What `getpeername(2)` says, if the host's name means nothing to the guest.
+    pub(super) peer: Option<SocketName>,
+    /// A connect is under way.
+    pub(super) connecting: bool,
+    /// To be woken when there is something to read.
+    pub(super) reading: bool,
+    /// Nothing more can be learnt from the event loop, which would report it for ever.
+    pub(super) hung_up: bool,
+    /// A host client that is to be told `OK` when the guest has accepted.
+    pub(super) greet: bool,
+    watched: Option<Interest>,
+}
+
+pub(super) enum Body {
+    Stream(HostStream),
+    Listener(Listener),
+    Datagram(OwnedFd),
+}
+
+impl Endpoint {
+    pub(super) fn new(id: ProxyId, body: Body) -> Endpoint {
+        Endpoint {
+            id,
+            body,
+            backlog: Backlog::default(),
+            peer: None,
+            connecting: false,
+            reading: false,
+            hung_up: false,
+            greet: false,
+            watched: None,
+        }
+    }
+
+    pub(super) fn connection(id: ProxyId, connection: Connection) -> Endpoint {
+        let mut endpoint = Endpoint::new(id, Body::Stream(connection.stream));
+        endpoint.peer = connection.peer;
+        endpoint.connecting = !connection.established;
+        endpoint
+    }
+
+    /// What an event loop can wait for.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.body {
+            Body::Stream(stream) => stream.fd(),
+            Body::Listener(listener) => Some(listener.socket.as_fd()),
+            Body::Datagram(fd) => Some(fd.as_fd()),
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        if self.connecting {
+            return Interest {
+                readable: false,
+                writable: true,
+            };
+        }
+        match &self.body {
+            // Its descriptor tells of both.
+            Body::Stream(HostStream::Service(_)) => Interest {
+                readable: true,
+                writable: false,
+            },
+            _ => Interest {
+                readable: self.reading,
+                writable: !self.backlog.is_empty(),
+            },
+        }
+    }
+
+    /// Tells the event loop what changed, with one call at most.
+    pub(super) fn sync(&mut self, watcher: &mut dyn Watcher) -> std::io::Result<()> {
+        if self.hung_up {
+            self.unwatch(watcher);
+            return Ok(());
+        }
+        let wanted = self.interest();
+        let Some(fd) = self.fd() else { return Ok(()) };
+        let token = self.id.token();
+        match self.watched {
+            Some(now) if now == wanted => return Ok(()),
+            Some(_) => watcher.modify(fd, token, wanted)?,
+            None if wanted == Interest::default() => return Ok(()),
+            None => watcher.add(fd, token, wanted)?,
+        }
+        self.watched = Some(wanted);
+        Ok(())
+    }
+
+    pub(super) fn unwatch(&mut self, watcher: &mut dyn Watcher) {
+        if self.watched.take().is_some()
+            && let Some(fd) = self.fd()
+            && let Err(error) = watcher.remove(fd)
+        {
+            tracing::debug!(%error, "event loop did not know a socket");
+        }
+    }
+}
+
+/// All endpoints, by the slot of their proxy.
+#[derive(Default)]
+pub(super) struct Endpoints {
+    slots: Vec<Option<Endpoint>>,
+    changed: Vec<ProxyId>,
+}
+
+impl Endpoints {
+    pub(super) fn insert(&mut self, endpoint: Endpoint) {
+        let slot = endpoint.id.slot();
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.changed.push(endpoint.id);
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(endpoint);
+        }
+    }
+
+    /// For a change that the event loop may have to hear of.
+    pub(super) fn change(&mut self, id: ProxyId) -> Option<&mut Endpoint> {
+        self.changed.push(id);
+        self.get_mut(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ProxyId) -> Option<&mut Endpoint> {
+        self.slots
+            .get_mut(id.slot())?
+            .as_mut()
+            .filter(|endpoint| endpoint.id == id)
+    }
+
+    pub(super) fn get(&self, id: ProxyId) -> Option<&Endpoint> {
+        self.slots.get(id.slot())?.as_ref().filter(|endpoint| endpoint.id == id)
+    }
+
+    pub(super) fn take(&mut self, id: ProxyId) -> Option<Endpoint> {
+        self.slots.get_mut(id.slot())?.take_if(|endpoint| endpoint.id == id)
+    }
+
+    pub(super) fn next_changed(&mut self) -> Option<ProxyId> {
+        self.changed.pop()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.changed.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+}

@@ -1,0 +1,191 @@
+//! Queues, sockets and the muxer brought together.
+
+mod actions;
+mod backlog;
+mod endpoint;
+mod events;
+mod routes;
+mod rx;
+mod tx;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use virtio_ring::{Chain, Ring, RingError};
+use vm_memory::GuestMemoryBackend;
+use vsock_proto::{Muxer, Stats};
+
+use crate::backend::{Backend, DatagramService, HostSockets, RouteListener};
+use crate::watch::Watcher;
+
+use endpoint::Endpoints;
+use routes::Handshake;
+use rx::RxPath;
+
+/// After so many rounds of the queues the event loop gets its turn, however busy the driver is.
+const MAX_ROUNDS: usize = 16;
+
+/// Bytes that are moved at once where they cannot go straight from one side to the other.
+const SCRATCH_LEN: usize = 64 << 10;
+
+/// How long no connection is accepted after the host ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The three queues of the device (virtio 1.3, 5.10.2).
+#[derive(Debug)]
+pub struct Queues {
+    /// To the driver.
+    pub rx: Ring,
+    /// From the driver.
+    pub tx: Ring,
+    /// Events to the driver.
+    pub event: Ring,
+}
+
+/// What became of one call of [`Handler::serve`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The driver is to be interrupted.
+    pub interrupt: bool,
+    /// There is more to do: call again soon.
+    pub again: bool,
+}
+
+/// The device without a transport: it takes queues, guest memory and an event loop as arguments and starts no thread.
+///
+/// `now` is time since any fixed moment, the same one in all calls.
+pub struct Handler<B = HostSockets> {
+    mux: Muxer,
+    backend: B,
+    endpoints: Endpoints,
+    rx: RxPath,
+    tx_chain: Chain,
+    scratch: Vec<u8>,
+    datagram_services: BTreeMap<u32, Box<dyn DatagramService>>,
+    routes: Vec<RouteListener>,
+    handshakes: Vec<Option<Handshake>>,
+    /// When listeners that ran into a lack of descriptors are tried again.
+    accept_again: Option<Duration>,
+    paused: Vec<vsock_proto::ProxyId>,
+    transport_reset: bool,
+}
+
+impl<B: Backend> Handler<B> {
+    /// A handler without connections.
+    pub fn new(mux: Muxer, backend: B) -> Handler<B> {
+        Handler {
+            mux,
+            backend,
+            endpoints: Endpoints::default(),
+            rx: RxPath::default(),
+            tx_chain: Chain::new(),
+            scratch: Vec::new(),
+            datagram_services: BTreeMap::new(),
+            routes: Vec::new(),
+            handshakes: Vec::new(),
+            accept_again: None,
+            paused: Vec::new(),
+            transport_reset: false,
+        }
+    }
+
+    /// Serves one port for plain datagrams; the muxer's configuration names it too.
+    #[must_use]
+    pub fn with_datagram_service(mut self, port: u32, service: Box<dyn DatagramService>) -> Handler<B> {
+        self.datagram_services.insert(port, service);
+        self
+    }
+
+    pub(crate) fn with_routes(mut self, routes: Vec<RouteListener>) -> Handler<B> {
+        self.routes = routes;
+        self
+    }
+
+    /// The counters, to be read at any time from anywhere.
+    pub fn stats(&self) -> &Arc<Stats> {
+        self.mux.stats()
+    }
+
+    /// The connections.
+    pub fn muxer(&self) -> &Muxer {
+        &self.mux
+    }
+
+    /// Sends the guest the host's clock, in nanoseconds since 1970, at the next [`serve`](Self::serve).
+    pub fn send_time(&mut self, unix_nanos: u64) {
+        self.mux.send_time(unix_nanos);
+    }
+
+    /// Tells the driver, at the next [`serve`](Self::serve), that all its connections are gone (virtio 1.3, 5.10.6.7).
+    pub fn transport_reset(&mut self) {
+        self.transport_reset = true;
+    }
+
+    /// When [`deadline_passed`](Self::deadline_passed) is to be called next.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let handshakes = self.handshakes.iter().flatten().map(|handshake| handshake.deadline);
+        self.mux
+            .next_deadline()
+            .into_iter()
+            .chain(self.accept_again)
+            .chain(handshakes)
+            .min()
+    }
+
+    /// Moves what can be moved, both ways. To be called when the driver has made buffers available, and after each
+    /// batch of events.
+    ///
+    /// # Errors
+    /// When a ring is broken: the device needs a reset.
+    pub fn serve<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        queues: &mut Queues,
+        mem: &M,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Served, RingError> {
+        let mut served = Served::default();
+        for round in 1.. {
+            queues.tx.disable_notification(mem)?;
+            let tx_left = self.drain_tx(now, &mut queues.tx, mem, watcher)?;
+            self.event(&mut queues.event, mem)?;
+            let rx_left = self.pump_rx(now, &mut queues.rx, mem, watcher)?;
+            self.sync(now, watcher);
+            served.interrupt |= queues.rx.publish(mem)? | queues.tx.publish(mem)? | queues.event.publish(mem)?;
+            served.again = tx_left | rx_left | queues.tx.enable_notification(mem)?;
+            if !served.again || round == MAX_ROUNDS {
+                break;
+            }
+        }
+        Ok(served)
+    }
+
+    /// The driver reset the device: all connections end. The set-up stays, and other queues may follow.
+    pub fn reset(&mut self) {
+        self.mux.reset();
+        while self.mux.poll_action().is_some() {}
+        self.endpoints.clear();
+        self.rx = RxPath::default();
+        self.handshakes.clear();
+        self.paused.clear();
+        self.accept_again = None;
+        self.transport_reset = false;
+    }
+
+    fn event<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M) -> Result<(), RingError> {
+        const TRANSPORT_RESET: [u8; 4] = 0u32.to_le_bytes();
+        let mut chain = Chain::new();
+        while self.transport_reset && ring.pop(mem, &mut chain)? {
+            let written = chain.write_at(mem, 0, &TRANSPORT_RESET).is_ok();
+            ring.push_used(mem, chain.head(), if written { 4 } else { 0 })?;
+            self.transport_reset = !written;
+        }
+        Ok(())
+    }
+
+    fn scratch(scratch: &mut Vec<u8>) -> &mut [u8] {
+        scratch.resize(SCRATCH_LEN, 0);
+        scratch
+    }
+}

@@ -1,0 +1,345 @@
+//! From the host to the driver.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use virtio_ring::{Chain, Ring, RingError};
+use vm_memory::GuestMemoryBackend;
+use vm_memory::bitmap::MS;
+use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN};
+use vsock_proto::{DatagramRead, ProxyId, StreamRead, Transmit};
+
+use super::Handler;
+use super::endpoint::Body;
+use crate::backend::{Backend, HostStream, ServiceRead, from_any, would_block};
+use crate::sys::{self, Parts};
+use crate::watch::Watcher;
+
+/// A buffer with less room cannot hold any reply.
+const MIN_BUFFER: usize = HEADER_LEN + 4;
+
+/// Turns of one call. A host that floods us with datagrams nobody wants would keep us here otherwise.
+const MAX_TURNS: usize = 1024;
+
+/// Receive buffers that were taken, and what could not be put into one.
+#[derive(Default)]
+pub(super) struct RxPath {
+    /// In the order in which they were taken. They stay for the next time if not needed.
+    taken: VecDeque<Chain>,
+    spare: Vec<Chain>,
+    /// A packet that found no buffer large enough.
+    held: Option<Transmit>,
+    /// A datagram service may have something.
+    pub(super) route_datagrams: bool,
+}
+
+impl RxPath {
+    /// Takes buffers until there are `count`. Useless ones go back.
+    fn take<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &M,
+        count: usize,
+        stats: &vsock_proto::Stats,
+    ) -> Result<bool, RingError> {
+        while self.taken.len() < count {
+            let mut chain = self.spare.pop().unwrap_or_default();
+            if !ring.pop(mem, &mut chain)? {
+                self.spare.push(chain);
+                return Ok(false);
+            }
+            if chain.readable_len() > 0 || chain.writable_len() < MIN_BUFFER {
+                stats.rx_unusable.count();
+                ring.push_used(mem, chain.head(), 0)?;
+                self.spare.push(chain);
+            } else {
+                self.taken.push_back(chain);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives the oldest buffer back with `len` bytes in it.
+    fn give<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, len: usize) -> Result<(), RingError> {
+        if let Some(chain) = self.taken.pop_front() {
+            ring.push_used(mem, chain.head(), u32::try_from(len).unwrap_or(0))?;
+            self.spare.push(chain);
+        }
+        Ok(())
+    }
+
+    /// Puts a whole packet into the oldest buffer. False if it does not fit there.
+    fn put<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &M,
+        header: &Header,
+        payload: &[u8],
+    ) -> Result<bool, RingError> {
+        let Some(chain) = self.taken.front() else {
+            return Ok(false);
+        };
+        let fits = chain.write_at(mem, HEADER_LEN, payload).is_ok() && chain.write_at(mem, 0, &header.emit()).is_ok();
+        self.give(ring, mem, if fits { HEADER_LEN + payload.len() } else { 0 })?;
+        Ok(fits)
+    }
+}
+
+fn capacity(chain: &Chain) -> usize {
+    chain
+        .writable_len()
+        .saturating_sub(HEADER_LEN)
+        .min(MAX_PAYLOAD_LEN as usize)
+}
+
+impl<B: Backend> Handler<B> {
+    /// Gives the driver what there is for it. True when the driver or the host has to be asked again.
+    pub(super) fn pump_rx<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        ring: &mut Ring,
+        mem: &M,
+        watcher: &mut dyn Watcher,
+    ) -> Result<bool, RingError> {
+        ring.disable_notification(mem)?;
+        for _ in 0..MAX_TURNS {
+            if self.rx.held.is_none() && !self.mux.wants_transmit() && !self.rx.route_datagrams {
+                return Ok(false);
+            }
+            if !self.rx.take(ring, mem, 1, self.mux.stats())? {
+                // The driver notifies when it has added buffers; until then the host's sockets wait.
+                return ring.enable_notification(mem);
+            }
+            let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) else {
+                self.route_datagram_turn(ring, mem)?;
+                continue;
+            };
+            self.transmit(ring, mem, transmit)?;
+            self.run_actions(now, watcher);
+        }
+        Ok(true)
+    }
+
+    fn transmit<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &M,
+        transmit: Transmit,
+    ) -> Result<(), RingError> {
+        let fits = match &transmit {
+            Transmit::Stream {
+                id,
+                max_bytes,
+                max_packets,
+            } => {
+                return self.stream_turn(ring, mem, *id, *max_bytes as usize, *max_packets as usize);
+            }
+            Transmit::Datagram { id } => return self.datagram_turn(ring, mem, *id),
+            Transmit::Packet { header, reply } => {
+                let mut bytes = [0; GETNAME_REPLY_LEN];
+                let payload = reply.as_ref().map_or(&[] as &[u8], |reply| reply.emit(&mut bytes));
+                self.rx.put(ring, mem, header, payload)?
+            }
+            Transmit::Time { header, unix_nanos } => self.rx.put(ring, mem, header, &unix_nanos.to_le_bytes())?,
+        };
+        if !fits {
+            self.mux.stats().rx_unusable.count();
+            self.rx.held = Some(transmit);
+        }
+        Ok(())
+    }
+
+    /// One read of the host's socket into as many buffers as it may fill.
+    fn stream_turn<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &M,
+        id: ProxyId,
+        max_bytes: usize,
+        max_packets: usize,
+    ) -> Result<(), RingError> {
+        let stats = self.mux.stats().clone();
+        let mut buffers = 1;
+        while buffers < max_packets
+            && self.rx.taken.iter().take(buffers).map(capacity).sum::<usize>() < max_bytes
+            && self.rx.take(ring, mem, buffers + 1, &stats)?
+        {
+            buffers += 1;
+        }
+        let (asked, result) = self.read_stream(mem, id, buffers, max_bytes);
+        let got = *result.as_ref().unwrap_or(&0);
+        self.hand_over(ring, mem, id, got)?;
+        let hung_up = self.endpoints.get(id).is_none_or(|endpoint| endpoint.hung_up);
+        let end = match result {
+            Ok(0) => StreamRead::Eof,
+            // What else there is would be reported again, except after a hang-up.
+            Ok(got) if got < asked && !hung_up => StreamRead::Empty,
+            Ok(_) => StreamRead::More,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => StreamRead::More,
+            Err(error) if would_block(&error) && hung_up => StreamRead::Eof,
+            Err(error) if would_block(&error) => StreamRead::Empty,
+            Err(_) => StreamRead::Failed,
+        };
+        self.mux.stream_read(id, end);
+        self.resume_reading(id);
+        Ok(())
+    }
+
+    /// Lets the event loop watch for input again, if it was told not to.
+    pub(super) fn resume_reading(&mut self, id: ProxyId) {
+        if self.mux.wants_read(id)
+            && let Some(endpoint) = self.endpoints.get_mut(id)
+            && !endpoint.reading
+        {
+            endpoint.reading = true;
+            self.endpoints.change(id);
+        }
+    }
+
+    /// Reads into the first `buffers` buffers, behind the places for the headers. Also returns how much was asked for.
+    fn read_stream<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &M,
+        id: ProxyId,
+        buffers: usize,
+        max_bytes: usize,
+    ) -> (usize, io::Result<usize>) {
+        let broken = || (0, Err(io::ErrorKind::NotConnected.into()));
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return broken();
+        };
+        let Body::Stream(stream) = &mut endpoint.body else {
+            return broken();
+        };
+        let parts = match receive_parts(mem, self.rx.taken.iter().take(buffers), max_bytes) {
+            Ok(parts) => parts,
+            Err(error) => return (0, Err(error)),
+        };
+        let asked = parts.bytes();
+        let result = match stream {
+            HostStream::Socket(fd) => sys::receive(fd.as_fd(), &parts),
+            HostStream::Service(service) => {
+                let bytes = Self::scratch(&mut self.scratch);
+                let len = asked.min(bytes.len());
+                let bytes = bytes.get_mut(..len).unwrap_or_default();
+                match service.read(bytes) {
+                    ServiceRead::Bytes(len) => Ok(parts.fill(bytes.get(..len).unwrap_or_default())),
+                    ServiceRead::Empty => Err(io::ErrorKind::WouldBlock.into()),
+                    ServiceRead::Eof => Ok(0),
+                }
+            }
+        };
+        // A service is asked until it is empty; nothing reports it again.
+        let is_service = matches!(stream, HostStream::Service(_));
+        (
+            if is_service {
+                result.as_ref().copied().unwrap_or(asked)
+            } else {
+                asked
+            },
+            result,
+        )
+    }
+
+    /// Gives the first buffers to the driver, `got` bytes of the host's being in them.
+    fn hand_over<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &M,
+        id: ProxyId,
+        got: usize,
+    ) -> Result<(), RingError> {
+        let mut left = got;
+        while left > 0 {
+            let Some(chain) = self.rx.taken.front() else { break };
+            let len = left.min(capacity(chain));
+            left -= len;
+            let header = self.mux.stream_header(id, u32::try_from(len).unwrap_or(0));
+            let written = header.is_some_and(|header| chain.write_at(mem, 0, &header.emit()).is_ok());
+            self.rx.give(ring, mem, if written { HEADER_LEN + len } else { 0 })?;
+        }
+        Ok(())
+    }
+
+    fn datagram_turn<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, id: ProxyId) -> Result<(), RingError> {
+        let read = self.read_datagram(mem, id);
+        if let Some(header) = self.mux.datagram_read(id, read)
+            && let Some(chain) = self.rx.taken.front()
+        {
+            let written = chain.write_at(mem, 0, &header.emit()).is_ok();
+            self.rx
+                .give(ring, mem, if written { HEADER_LEN + header.len as usize } else { 0 })?;
+        }
+        self.resume_reading(id);
+        Ok(())
+    }
+
+    /// Reads one datagram into the first buffer, behind the place for the header.
+    fn read_datagram<M: GuestMemoryBackend>(&mut self, mem: &M, id: ProxyId) -> DatagramRead {
+        let Some(Body::Datagram(fd)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
+            return DatagramRead::Empty;
+        };
+        let Ok(parts) = receive_parts(mem, self.rx.taken.iter().take(1), usize::MAX) else {
+            return DatagramRead::Empty;
+        };
+        // Errors are those of datagrams sent earlier; each is reported once.
+        let result = (0..4)
+            .map(|_| sys::receive_datagram(fd.as_fd(), &parts))
+            .find(|result| match result {
+                Ok(_) => true,
+                Err(error) => would_block(error),
+            });
+        match result {
+            Some(Ok(datagram)) if datagram.truncated => DatagramRead::TooLong,
+            Some(Ok(datagram)) => DatagramRead::Got {
+                len: u32::try_from(datagram.len).unwrap_or(0),
+                from: datagram.from.and_then(from_any),
+            },
+            _ => DatagramRead::Empty,
+        }
+    }
+
+    /// Asks each datagram service once for something to put into the first buffer.
+    fn route_datagram_turn<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M) -> Result<(), RingError> {
+        for (&port, service) in &mut self.datagram_services {
+            let Some((guest_port, bytes)) = service.next() else {
+                continue;
+            };
+            let fits = self
+                .rx
+                .taken
+                .front()
+                .is_some_and(|chain| bytes.len() <= capacity(chain));
+            if !fits {
+                self.mux.stats().datagrams_too_long.count();
+                return Ok(());
+            }
+            let len = u32::try_from(bytes.len()).unwrap_or(0);
+            let header = self.mux.route_datagram_header(port, guest_port, len);
+            self.rx.put(ring, mem, &header, &bytes)?;
+            return Ok(());
+        }
+        self.rx.route_datagrams = false;
+        Ok(())
+    }
+}
+
+/// The payload parts of buffers, `max_bytes` at most. Buffers that do not fit wholly are left out after the first.
+fn receive_parts<'a, M: GuestMemoryBackend>(
+    mem: &'a M,
+    chains: impl Iterator<Item = &'a Chain>,
+    max_bytes: usize,
+) -> io::Result<Parts<'a, MS<'a, M>>> {
+    let mut parts = Parts::new();
+    for chain in chains {
+        let limit = capacity(chain).min(max_bytes.saturating_sub(parts.bytes()));
+        for slice in chain.writable_slices(mem, HEADER_LEN, limit) {
+            if !parts.push(slice.map_err(io::Error::other)?) {
+                return Ok(parts);
+            }
+        }
+    }
+    Ok(parts)
+}
