@@ -69,7 +69,7 @@ impl Console {
         Ok(Self {
             queue_sizes: ports.queue_sizes().to_vec(),
             features: ports.features(),
-            control: ConsoleControl::new(ports.terminals()),
+            control: ports.console_control(),
             config: ConfigSpace {
                 bytes: ports.config_space(),
                 terminal,
@@ -135,9 +135,9 @@ impl VirtioDevice for Console {
         })
     }
 
-    /// Delivers what can be delivered at once; for more call [`ConsoleWorker::drain`] before.
+    /// Delivers what can be delivered at once. What the host does not take then is lost with the ring.
     fn reset(&mut self, mut worker: ConsoleWorker) {
-        worker.drain(Duration::ZERO);
+        worker.handler.drain(worker.mem.as_ref(), Duration::ZERO);
         self.ports = Some(worker.handler.into_ports());
     }
 }
@@ -151,11 +151,6 @@ pub struct ConsoleWorker {
 }
 
 impl ConsoleWorker {
-    /// Delivers what the guest has written, when its vCPUs have stopped: see [`Handler::drain`].
-    pub fn drain(&mut self, timeout: Duration) -> bool {
-        self.handler.drain(self.mem.as_ref(), timeout)
-    }
-
     /// What was counted since activation.
     pub fn stats(&self) -> Stats {
         self.handler.stats()
@@ -194,6 +189,10 @@ impl Worker for ConsoleWorker {
         if needs_reset {
             self.interrupt.needs_reset();
         }
+    }
+
+    fn finish(&mut self, patience: Duration) {
+        self.handler.drain(self.mem.as_ref(), patience);
     }
 }
 

@@ -42,7 +42,7 @@ pub use port::{ConsoleControl, MAX_NAME_LEN, Output, Port, PortKind, Size, Termi
 pub use ports::Ports;
 pub use stats::Stats;
 pub use watch::{Direction, Watch};
-pub use wire::{F_MULTIPORT, F_SIZE};
+pub use wire::{DEVICE_ID, F_MULTIPORT, F_SIZE};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

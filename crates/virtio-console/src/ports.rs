@@ -8,7 +8,7 @@ use crate::input::Input;
 use crate::output::OutputSide;
 use crate::port::MAX_NAME_LEN;
 use crate::wire::{F_EVENT_IDX, F_MULTIPORT, F_SIZE, config_space};
-use crate::{ConfigError, Port, PortKind, Size, TerminalSize};
+use crate::{ConfigError, ConsoleControl, Port, PortKind, Size, TerminalSize};
 
 /// Buffers for data. The guest fills every receive queue with pages: 128 KiB for each port.
 const DATA_QUEUE_SIZE: u16 = 32;
@@ -72,8 +72,9 @@ impl Ports {
         }
     }
 
-    pub(crate) fn terminals(&self) -> Arc<[TerminalSize]> {
-        Arc::clone(&self.terminals)
+    /// A handle to resize the terminals with, from any thread.
+    pub fn console_control(&self) -> ConsoleControl {
+        ConsoleControl::new(Arc::clone(&self.terminals))
     }
 }
 

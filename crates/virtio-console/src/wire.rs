@@ -10,7 +10,7 @@ pub const F_MULTIPORT: u64 = 1 << 1;
 pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
 
 /// The device ID (virtio 1.3, 5.3.1).
-pub(crate) const DEVICE_ID: u32 = 3;
+pub const DEVICE_ID: u32 = 3;
 
 const DEVICE_READY: u16 = 0;
 const DEVICE_ADD: u16 = 1;
