@@ -93,7 +93,6 @@ pub(crate) fn send<B: BitmapSlice>(
     // sendmsg only reads it and the name, which outlives the call. Another writer in the guest changes what is sent,
     // nothing else.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const msg, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
-    drop(guards);
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -149,12 +148,11 @@ fn receive_message<B: BitmapSlice>(
     msg.msg_iovlen = parts.count as _;
     if let Some(name) = name {
         msg.msg_name = std::ptr::from_mut(name).cast();
-        msg.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as _;
+        msg.msg_namelen = libc::socklen_t::try_from(mem::size_of::<libc::sockaddr_storage>()).unwrap_or(0);
     }
     // SAFETY: the first `count` entries of `iov` point to memory that `guards` keep accessible for their lengths, and
     // which a guest may see change at any time; `msg_name` is null or a place of `msg_namelen` bytes.
     let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
-    drop(guards);
     let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
     parts.mark_written(got);
     Ok((got, msg))
