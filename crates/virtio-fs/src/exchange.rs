@@ -1,0 +1,232 @@
+//! One request and the room for its reply, wherever they are.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::errno::{Errno, Result};
+use crate::sys;
+
+/// Bytes of a request or a reply could not be reached: the request is shorter than it says, the room for the reply too
+/// small, or guest memory failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request or its reply is not where it should be")]
+pub struct Fault;
+
+/// One request and the room for its reply.
+///
+/// The other side may change the request while it is handled, so each byte is read once.
+pub trait Exchange {
+    /// Length of the request in bytes.
+    fn request_len(&self) -> usize;
+
+    /// Room for the reply in bytes.
+    fn reply_room(&self) -> usize;
+
+    /// Copies out of the request.
+    ///
+    /// # Errors
+    /// When there are fewer bytes; `buf` is then in no particular state.
+    fn read_request(&self, offset: usize, buf: &mut [u8]) -> std::result::Result<(), Fault>;
+
+    /// Copies into the reply.
+    ///
+    /// # Errors
+    /// When there is less room.
+    fn write_reply(&mut self, offset: usize, bytes: &[u8]) -> std::result::Result<(), Fault>;
+
+    /// Reads from a file into `len` bytes of the reply and gives how many it were.
+    ///
+    /// # Errors
+    /// As `preadv(2)`; EFAULT when there is less room.
+    fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize>;
+
+    /// Writes `len` bytes of the request to a file and gives how many it were.
+    ///
+    /// # Errors
+    /// As `pwritev(2)`; EFAULT when there are fewer bytes.
+    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize>;
+}
+
+/// Room for the data of a READ.
+pub struct DataOut<'a> {
+    exchange: &'a mut dyn Exchange,
+    start: usize,
+    room: usize,
+    filled: usize,
+}
+
+impl<'a> DataOut<'a> {
+    pub(crate) fn new(exchange: &'a mut dyn Exchange, start: usize, room: usize) -> Self {
+        Self {
+            exchange,
+            start,
+            room,
+            filled: 0,
+        }
+    }
+
+    /// How many bytes there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room - self.filled
+    }
+
+    pub(crate) fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Appends bytes, as many as there is room for.
+    ///
+    /// # Errors
+    /// EIO when the guest's buffer cannot be written.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let bytes = bytes.get(..self.room()).unwrap_or(bytes);
+        self.exchange
+            .write_reply(self.start + self.filled, bytes)
+            .map_err(|Fault| Errno::EIO)?;
+        self.filled += bytes.len();
+        Ok(())
+    }
+
+    /// Appends what a file has from `offset` on, until there is no room or nothing left in the file, straight into the
+    /// guest's memory.
+    ///
+    /// # Errors
+    /// As `preadv(2)`, unless something was read before.
+    pub fn put_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> Result<()> {
+        let mut at = offset;
+        while self.room() > 0 {
+            match self
+                .exchange
+                .reply_from_file(self.start + self.filled, self.room(), file, at)
+            {
+                Ok(0) => break,
+                Ok(n) => {
+                    self.filled += n.min(self.room());
+                    at = at.saturating_add(n as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if self.filled > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data of a WRITE.
+pub struct DataIn<'a> {
+    exchange: &'a dyn Exchange,
+    start: usize,
+    len: usize,
+    taken: usize,
+}
+
+impl<'a> DataIn<'a> {
+    pub(crate) fn new(exchange: &'a dyn Exchange, start: usize, len: usize) -> Self {
+        Self {
+            exchange,
+            start,
+            len,
+            taken: 0,
+        }
+    }
+
+    /// How many bytes are left.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.len - self.taken
+    }
+
+    /// Fills `buf` with the next bytes.
+    ///
+    /// # Errors
+    /// EIO when fewer are left or the guest's buffer cannot be read.
+    pub fn take(&mut self, buf: &mut [u8]) -> Result<()> {
+        if buf.len() > self.remaining() {
+            return Err(Errno::EIO);
+        }
+        self.exchange
+            .read_request(self.start + self.taken, buf)
+            .map_err(|Fault| Errno::EIO)?;
+        self.taken += buf.len();
+        Ok(())
+    }
+
+    /// Writes what is left to a file at `offset`, straight from the guest's memory, and gives how many bytes it were.
+    ///
+    /// # Errors
+    /// As `pwritev(2)`, unless something was written before.
+    pub fn take_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> Result<usize> {
+        let start = self.taken;
+        let mut at = offset;
+        while self.remaining() > 0 {
+            match self
+                .exchange
+                .request_to_file(self.start + self.taken, self.remaining(), file, at)
+            {
+                Ok(0) => break,
+                Ok(n) => {
+                    self.taken += n.min(self.remaining());
+                    at = at.saturating_add(n as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if self.taken > start => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.taken - start)
+    }
+}
+
+/// An exchange over two buffers of this process: for `/dev/fuse`, for tests, for other transports.
+#[derive(Debug)]
+pub struct SliceExchange<'a> {
+    /// The request.
+    pub request: &'a [u8],
+    /// Room for the reply.
+    pub reply: &'a mut [u8],
+}
+
+impl SliceExchange<'_> {
+    fn request_part(&self, offset: usize, len: usize) -> std::result::Result<&[u8], Fault> {
+        self.request.get(offset..).and_then(|rest| rest.get(..len)).ok_or(Fault)
+    }
+
+    fn reply_part(&mut self, offset: usize, len: usize) -> std::result::Result<&mut [u8], Fault> {
+        self.reply
+            .get_mut(offset..)
+            .and_then(|rest| rest.get_mut(..len))
+            .ok_or(Fault)
+    }
+}
+
+impl Exchange for SliceExchange<'_> {
+    fn request_len(&self) -> usize {
+        self.request.len()
+    }
+
+    fn reply_room(&self) -> usize {
+        self.reply.len()
+    }
+
+    fn read_request(&self, offset: usize, buf: &mut [u8]) -> std::result::Result<(), Fault> {
+        buf.copy_from_slice(self.request_part(offset, buf.len())?);
+        Ok(())
+    }
+
+    fn write_reply(&mut self, offset: usize, bytes: &[u8]) -> std::result::Result<(), Fault> {
+        self.reply_part(offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+        let part = self.reply_part(offset, len).map_err(|Fault| sys::efault())?;
+        Ok(rustix::io::pread(file, part, at)?)
+    }
+
+    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+        let part = self.request_part(offset, len).map_err(|Fault| sys::efault())?;
+        Ok(rustix::io::pwrite(file, part, at)?)
+    }
+}

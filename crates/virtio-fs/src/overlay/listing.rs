@@ -1,0 +1,176 @@
+//! Listing a folder that has both.
+
+use std::ffi::CString;
+
+use fuse_wire::Name;
+
+use super::Overlay;
+use super::tree::{self, Index};
+use crate::errno::{Errno, Result};
+use crate::{DirEntry, DirSink, Entry, FileSystem, Handle, NodeId};
+
+/// Offsets of virtual entries, where no file system has any: hashes reach here by chance of 2^-51, and the end of a
+/// folder is 2^63 - 1 on some.
+const FIRST_OFFSET: u64 = 0x7fff_ffff_ffff_f000;
+
+/// Stands between the file system underneath and the guest's buffer.
+struct Filter<'a> {
+    sink: &'a mut dyn DirSink,
+    /// Names that the tree has too: whether the name is hidden, and its place.
+    known: &'a [(Vec<u8>, bool, Index)],
+    /// What the guest now knows, and what it does not though it was looked up.
+    shown: Vec<(Entry, Index)>,
+    hidden: Vec<NodeId>,
+    refused: bool,
+}
+
+impl DirSink for Filter<'_> {
+    fn fits(&self, name_len: usize) -> bool {
+        self.sink.fits(name_len)
+    }
+
+    fn push(&mut self, dirent: &DirEntry<'_>, entry: Option<&Entry>) -> bool {
+        let known = self.known.iter().find(|(name, ..)| name == dirent.name);
+        if let Some((_, true, _)) = known {
+            self.hidden.extend(entry.map(|entry| entry.node));
+            return true;
+        }
+        let pushed = self.sink.push(dirent, entry);
+        if let (true, Some(entry), Some((.., index))) = (pushed, entry, known) {
+            self.shown.push((*entry, *index));
+        }
+        self.refused |= !pushed;
+        pushed
+    }
+}
+
+impl<F: FileSystem> Overlay<F> {
+    pub(super) fn list(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        if let Some(folder) = tree::index(node.0) {
+            return self.list_virtual(folder, offset, sink);
+        }
+        let Some(folder) = self.anchor(node) else {
+            return self.list_inner(node, handle, offset, plus, sink);
+        };
+        let known = self.children(folder);
+        if offset < FIRST_OFFSET || offset > FIRST_OFFSET + known.len() as u64 {
+            let mut filter = Filter {
+                sink,
+                known: &known,
+                shown: Vec::new(),
+                hidden: Vec::new(),
+                refused: false,
+            };
+            let listed = self.list_inner(node, handle, offset, plus, &mut filter);
+            let Filter {
+                shown, hidden, refused, ..
+            } = filter;
+            for (entry, index) in shown {
+                self.looked_up(&entry, index);
+            }
+            for node in hidden {
+                self.inner.forget(node, 1);
+            }
+            listed?;
+            if refused {
+                return Ok(());
+            }
+        }
+        self.list_missing(node, offset, &known, sink)
+    }
+
+    fn list_inner(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        match plus {
+            true => self.inner.readdirplus(node, handle, offset, sink),
+            false => self.inner.readdir(node, handle, offset, sink),
+        }
+    }
+
+    fn children(&self, folder: Index) -> Vec<(Vec<u8>, bool, Index)> {
+        let children = self.tree.get(folder).map_or(&[][..], |node| &node.children);
+        let named = children
+            .iter()
+            .filter_map(|child| Some((*child, self.tree.get(*child)?)));
+        named
+            .map(|(index, node)| (node.name.clone(), node.hidden, index))
+            .collect()
+    }
+
+    /// Virtual folders that the host does not have, after all that it has.
+    fn list_missing(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        known: &[(Vec<u8>, bool, Index)],
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        let done = usize::try_from(offset.saturating_sub(FIRST_OFFSET)).unwrap_or(0);
+        for (number, (name, hidden, index)) in known.iter().enumerate().skip(done) {
+            if *hidden || self.host_has(node, name)? {
+                continue;
+            }
+            let entry = self.tree.entry(*index).ok_or(Errno::EIO)?;
+            let offset = FIRST_OFFSET + number as u64 + 1;
+            let dirent = DirEntry {
+                ino: entry.attr.ino,
+                offset,
+                kind: Some(entry.attr.kind()),
+                name,
+            };
+            if !sink.push(&dirent, Some(&entry)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn host_has(&mut self, folder: NodeId, name: &[u8]) -> Result<bool> {
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        let name = Name::new(&name).map_err(|_| Errno::EINVAL)?;
+        match self.inner.lookup(folder, name) {
+            Ok(entry) => {
+                self.inner.forget(entry.node, 1);
+                Ok(true)
+            }
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn list_virtual(&mut self, folder: Index, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
+        let here = self.tree.entry(folder).ok_or(Errno::ESTALE)?;
+        let dots = [(b"." as &[u8], here, false), (b"..", here, false)];
+        let children = self.children(folder);
+        let children = children
+            .iter()
+            .filter_map(|(name, _, index)| Some((name.as_slice(), self.tree.entry(*index)?, true)));
+        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (number, (name, entry, counts)) in dots.into_iter().chain(children).enumerate().skip(skipped) {
+            let kind = Some(entry.attr.kind());
+            let dirent = DirEntry {
+                ino: entry.attr.ino,
+                offset: number as u64 + 1,
+                kind,
+                name,
+            };
+            if !sink.push(&dirent, counts.then_some(&entry)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! [`Passthrough`] as a back-end.
+
+use std::ffi::CStr;
+
+use fuse_wire::{InitFlags, Name, WriteFlags};
+
+use super::Passthrough;
+use crate::errno::Result;
+use crate::{
+    Attr, Change, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, LockRange, NodeId, Opened, Options,
+    StatFs,
+};
+
+impl FileSystem for Passthrough {
+    fn options(&self) -> Options {
+        self.config.options()
+    }
+
+    fn mounted(&mut self, negotiated: InitFlags) {
+        self.negotiated = negotiated;
+    }
+
+    fn unmounted(&mut self) {
+        self.reset();
+    }
+
+    fn lookup(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        self.lookup_name(parent, name)
+    }
+
+    fn forget(&mut self, node: NodeId, count: u64) {
+        self.forget_node(node, count);
+    }
+
+    fn getattr(&mut self, node: NodeId, handle: Option<Handle>) -> Result<Attr> {
+        self.attributes(node, handle)
+    }
+
+    fn setattr(&mut self, node: NodeId, handle: Option<Handle>, change: &Change) -> Result<Attr> {
+        self.change(node, handle, change)
+    }
+
+    fn readlink(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
+        self.link_text(node, target)
+    }
+
+    fn symlink(&mut self, by: &Context, parent: NodeId, name: Name<'_>, target: &CStr) -> Result<Entry> {
+        self.make_link(by, parent, name, target)
+    }
+
+    fn mknod(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32, device: (u32, u32)) -> Result<Entry> {
+        self.make_node(by, parent, name, mode, device)
+    }
+
+    fn mkdir(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
+        self.make_folder(by, parent, name, mode)
+    }
+
+    fn unlink(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.unlink_name(parent, name)
+    }
+
+    fn rmdir(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.rmdir_name(parent, name)
+    }
+
+    fn rename(
+        &mut self,
+        parent: NodeId,
+        name: Name<'_>,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+        flags: u32,
+    ) -> Result<()> {
+        self.rename_name(parent, name, new_parent, new_name, flags)
+    }
+
+    fn link(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
+        self.link_node(node, new_parent, new_name)
+    }
+
+    fn open(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
+        self.open_node(node, flags, kill_suidgid)
+    }
+
+    fn create(
+        &mut self,
+        by: &Context,
+        parent: NodeId,
+        name: Name<'_>,
+        mode: u32,
+        flags: u32,
+    ) -> Result<(Entry, Opened)> {
+        self.create_file(by, parent, name, mode, flags)
+    }
+
+    fn tmpfile(&mut self, by: &Context, parent: NodeId, mode: u32, flags: u32) -> Result<(Entry, Opened)> {
+        self.create_unnamed(by, parent, mode, flags)
+    }
+
+    fn read(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
+        self.read_file(node, handle, offset, out)
+    }
+
+    fn write(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        data: &mut DataIn<'_>,
+        flags: WriteFlags,
+    ) -> Result<u32> {
+        self.write_file(node, handle, offset, data, flags)
+    }
+
+    fn statfs(&mut self, node: NodeId) -> Result<StatFs> {
+        self.space(node)
+    }
+
+    fn release(&mut self, node: NodeId, handle: Handle, _flock_owner: Option<u64>) {
+        // A flock lock goes with the open file that it belongs to.
+        self.close(node, handle);
+    }
+
+    fn flush(&mut self, node: NodeId, _handle: Handle, lock_owner: u64) -> Result<()> {
+        self.unlock_owner(node, lock_owner)
+    }
+
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+        self.sync_file(node, handle, data_only)
+    }
+
+    fn opendir(&mut self, node: NodeId, _flags: u32) -> Result<Opened> {
+        self.open_folder(node)
+    }
+
+    fn readdir(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
+        self.list(node, handle, offset, false, sink)
+    }
+
+    fn readdirplus(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
+        self.list(node, handle, offset, true, sink)
+    }
+
+    fn releasedir(&mut self, node: NodeId, handle: Handle) {
+        self.close(node, handle);
+    }
+
+    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+        self.sync_file(node, handle, data_only)
+    }
+
+    fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
+        self.set_attribute(node, name, value, flags)
+    }
+
+    fn getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
+        self.attribute(node, name, value)
+    }
+
+    fn listxattr(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
+        self.attribute_names(node, names)
+    }
+
+    fn removexattr(&mut self, node: NodeId, name: &CStr) -> Result<()> {
+        self.remove_attribute(node, name)
+    }
+
+    fn access(&mut self, by: &Context, node: NodeId, mask: u32) -> Result<()> {
+        self.may(by, node, mask)
+    }
+
+    fn getlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange) -> Result<LockRange> {
+        self.lock_in_the_way(node, handle, owner, wanted)
+    }
+
+    fn setlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange, flock: bool) -> Result<()> {
+        self.lock(node, handle, owner, wanted, flock)
+    }
+
+    fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+        self.reserve(node, handle, mode, offset, length)
+    }
+
+    fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
+        self.seek(node, handle, offset, whence)
+    }
+
+    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+        self.copy(from, to, length)
+    }
+
+    fn syncfs(&mut self, node: NodeId) -> Result<()> {
+        self.sync_all(node)
+    }
+}

@@ -1,0 +1,136 @@
+//! What can be chosen for a share.
+
+use std::time::Duration;
+
+use fuse_wire::{InitFlags, OpenOutFlags};
+
+use super::nodes::Version;
+use crate::Options;
+
+/// How the guest's kernel may cache what it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CachePolicy {
+    /// Nothing is cached: each access asks the host. A change by the host is seen at once. Shared mappings work where
+    /// the guest has FUSE 7.39.
+    None,
+    /// Close-to-open: who opens a file after another has closed it sees what that one wrote. Names and attributes may be
+    /// one second old.
+    #[default]
+    Auto,
+    /// Nothing but the guest changes the share while it is mounted. A change by the host may never be seen.
+    Always,
+}
+
+/// Who keeps POSIX and `flock` locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LockPolicy {
+    /// The guest's kernel. Locks do not reach the host nor other guests.
+    #[default]
+    Guest,
+    /// The host: locks hold between guests, and between guests and the host's processes. A guest's process that waits
+    /// for a lock over virtio cannot be killed until it has it, as the driver does not pass on interrupts.
+    Host,
+}
+
+/// Settings of a [`Passthrough`](super::Passthrough).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassthroughConfig {
+    /// The guest can change nothing, access times included where the host lets us.
+    pub read_only: bool,
+    /// How the guest may cache.
+    pub cache: CachePolicy,
+    /// The guest collects writes and sends them later. Sound only where nothing else writes to the share, so it takes
+    /// [`CachePolicy::Always`] and counts for nothing with the others.
+    pub writeback: bool,
+    /// Extended attributes: `user.*` and `security.capability`. Others stay on the host's side in any case.
+    pub xattr: bool,
+    /// The guest's root can make device nodes, if the process can. They mean nothing in the guest that it could not do
+    /// anyway, but they are real ones for users of the host who reach the share.
+    pub device_nodes: bool,
+    /// Who keeps locks.
+    pub locks: LockPolicy,
+    /// Inodes that a guest may know at a time; some 250 bytes each.
+    pub max_nodes: usize,
+    /// Files and folders that a guest may have open at a time; a descriptor each.
+    pub max_open_files: usize,
+    /// Descriptors kept for inodes that are not open.
+    pub cached_descriptors: usize,
+}
+
+impl Default for PassthroughConfig {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            cache: CachePolicy::Auto,
+            writeback: false,
+            xattr: true,
+            device_nodes: true,
+            locks: LockPolicy::Guest,
+            max_nodes: 1 << 20,
+            max_open_files: 1 << 16,
+            cached_descriptors: 64,
+        }
+    }
+}
+
+impl PassthroughConfig {
+    /// Whether the guest collects writes.
+    pub(super) fn collects_writes(&self) -> bool {
+        self.writeback && self.cache == CachePolicy::Always && !self.read_only
+    }
+
+    pub(super) fn options(&self) -> Options {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        const SECOND: Duration = Duration::from_secs(1);
+        let (positive, negative) = match self.cache {
+            CachePolicy::None => (Duration::ZERO, Duration::ZERO),
+            // Something may be created by the host at any time, and programs that wait for it are common.
+            CachePolicy::Auto => (SECOND, Duration::ZERO),
+            CachePolicy::Always => (DAY, DAY),
+        };
+        Options {
+            read_only: self.read_only,
+            entry_valid: positive,
+            attr_valid: positive,
+            negative_valid: negative,
+            flags: self.flags(),
+        }
+    }
+
+    fn flags(&self) -> InitFlags {
+        let mut flags = InitFlags::ATOMIC_O_TRUNC
+            | InitFlags::DO_READDIRPLUS
+            | InitFlags::READDIRPLUS_AUTO
+            | InitFlags::HANDLE_KILLPRIV_V2;
+        if self.cache != CachePolicy::Always {
+            flags |= InitFlags::AUTO_INVAL_DATA;
+        } else {
+            flags |= InitFlags::CACHE_SYMLINKS;
+        }
+        if self.collects_writes() {
+            flags |= InitFlags::WRITEBACK_CACHE;
+        }
+        if self.locks == LockPolicy::Host {
+            flags |= InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
+        }
+        flags
+    }
+
+    /// How an open file is cached. `last` is how it looked when it was opened before, `now` how it looks.
+    pub(super) fn file_flags(&self, last: Option<Version>, now: Version) -> OpenOutFlags {
+        match self.cache {
+            CachePolicy::None => OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES,
+            CachePolicy::Auto if last == Some(now) => OpenOutFlags::KEEP_CACHE,
+            CachePolicy::Auto => OpenOutFlags::empty(),
+            CachePolicy::Always => OpenOutFlags::KEEP_CACHE,
+        }
+    }
+
+    /// How an open folder is cached.
+    pub(super) fn folder_flags(&self) -> OpenOutFlags {
+        match self.cache {
+            CachePolicy::Always => OpenOutFlags::KEEP_CACHE | OpenOutFlags::CACHE_DIR,
+            CachePolicy::None | CachePolicy::Auto => OpenOutFlags::empty(),
+        }
+    }
+}

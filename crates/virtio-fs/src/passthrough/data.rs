@@ -1,0 +1,190 @@
+//! Open files and their data.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use fuse_wire::{OpenOutFlags, WriteFlags};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+
+use super::Passthrough;
+use super::nodes::Slot;
+use super::stat::Stat;
+use crate::errno::{Errno, Result};
+use crate::{DataIn, DataOut, FileKind, Handle, NodeId, Opened};
+
+/// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
+const MAX_COPY: u64 = 16 << 20;
+
+/// Flags of `open(2)` that mean the same on the host. O_DIRECT is the guest's own affair, and the rest is dangerous,
+/// meaningless or set by us.
+const PASSED_ON: OFlags = OFlags::ACCMODE
+    .union(OFlags::APPEND)
+    .union(OFlags::TRUNC)
+    .union(OFlags::SYNC)
+    .union(OFlags::DSYNC)
+    .union(OFlags::NOATIME);
+
+impl Passthrough {
+    /// The host's flags for a guest's.
+    pub(super) fn data_flags(&self, flags: u32) -> OFlags {
+        let mut flags = OFlags::from_bits_retain(flags) & PASSED_ON;
+        if flags & OFlags::ACCMODE == OFlags::ACCMODE {
+            // 3 is a leftover of old Linux: no access to data, ioctl only.
+            flags -= OFlags::ACCMODE;
+        }
+        if self.config.collects_writes() {
+            // The guest fills whole pages, so it reads what is only open for writing; and it knows itself where the
+            // end is.
+            flags -= OFlags::APPEND;
+            if flags & OFlags::ACCMODE == OFlags::WRONLY {
+                flags = (flags - OFlags::ACCMODE) | OFlags::RDWR;
+            }
+        }
+        if self.config.read_only {
+            flags |= OFlags::NOATIME;
+        }
+        flags
+    }
+
+    pub(super) fn open_node(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
+        self.refuse_if_full()?;
+        let slot = self.nodes.slot(node)?;
+        match self.kind(slot)? {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Errno::EISDIR),
+            FileKind::Symlink => return Err(Errno::ELOOP),
+            // The guest's kernel serves these itself; opening the host's would reach the host's devices.
+            FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
+                return Err(Errno::ENXIO);
+            }
+        }
+        let path_fd = self.fd_once(slot)?;
+        let flags = self.data_flags(flags);
+        let file = match self.open_data(&path_fd, flags) {
+            // A file that may be written but not read, which the guest's cache would have to read.
+            Err(Errno::EACCES) if self.config.collects_writes() && flags.contains(OFlags::RDWR) => {
+                self.open_data(&path_fd, (flags - OFlags::ACCMODE) | OFlags::WRONLY)?
+            }
+            file => file?,
+        };
+        if kill_suidgid && flags.contains(OFlags::TRUNC) {
+            self.clear_suid(&file)?;
+        }
+        let stat = Stat::of(&file)?;
+        self.add_file(slot, file, &stat)
+    }
+
+    /// An open file for a node. `stat` is how the file looks.
+    pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat) -> Result<Opened> {
+        let handle = self.files.add(&mut self.nodes, slot, Arc::new(file))?;
+        let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
+        let last = self.nodes.get_mut(slot)?.seen.replace(now);
+        Ok(Opened {
+            handle,
+            flags: self.config.file_flags(last, now),
+        })
+    }
+
+    pub(super) fn open_folder(&mut self, node: NodeId) -> Result<Opened> {
+        self.refuse_if_full()?;
+        let slot = self.nodes.slot(node)?;
+        let path_fd = self.fd_at(slot)?;
+        let noatime = if self.config.read_only {
+            OFlags::NOATIME
+        } else {
+            OFlags::empty()
+        };
+        let folder = self.open_data(&path_fd, OFlags::RDONLY | OFlags::DIRECTORY | noatime)?;
+        let handle = self.files.add(&mut self.nodes, slot, Arc::new(folder))?;
+        Ok(Opened {
+            handle,
+            flags: self.config.folder_flags() | OpenOutFlags::empty(),
+        })
+    }
+
+    pub(super) fn close(&mut self, node: NodeId, handle: Handle) {
+        let Ok(slot) = self.nodes.slot(node) else { return };
+        if self.files.remove(&mut self.nodes, handle, slot).is_ok() {
+            self.list.forget(handle);
+            self.collect(slot);
+        }
+    }
+
+    fn file(&self, node: NodeId, handle: Handle) -> Result<&Arc<OwnedFd>> {
+        let slot = self.nodes.slot(node)?;
+        Ok(&self.files.get(handle, slot)?.fd)
+    }
+
+    pub(super) fn read_file(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
+        out.put_file(self.file(node, handle)?.as_fd(), offset)
+    }
+
+    pub(super) fn write_file(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        data: &mut DataIn<'_>,
+        flags: WriteFlags,
+    ) -> Result<u32> {
+        let file = self.file(node, handle)?;
+        let written = data.take_to_file(file.as_fd(), offset)?;
+        if flags.contains(WriteFlags::KILL_SUIDGID) && self.rights.keeps_suid {
+            let file = Arc::clone(file);
+            self.clear_suid(&file)?;
+        }
+        Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn sync_file(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+        let file = self.file(node, handle)?;
+        if data_only {
+            rustix::fs::fdatasync(file)?
+        } else {
+            rustix::fs::fsync(file)?
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<()> {
+        let slot = self.nodes.slot(node)?;
+        let fd = self.fd_at(slot)?;
+        let file = match self.kind(slot)? {
+            FileKind::Directory => self.open_data(&fd, OFlags::RDONLY | OFlags::DIRECTORY)?,
+            FileKind::Regular => self.open_data(&fd, OFlags::RDONLY)?,
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(rustix::fs::syncfs(&file)?)
+    }
+
+    pub(super) fn reserve(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+        let file = self.file(node, handle)?;
+        Ok(rustix::fs::fallocate(
+            file,
+            FallocateFlags::from_bits_retain(mode),
+            offset,
+            length,
+        )?)
+    }
+
+    pub(super) fn seek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
+        let whence = match whence.cast_signed() {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::EINVAL),
+        };
+        let slot = self.nodes.slot(node)?;
+        if self.kind(slot)? != FileKind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        Ok(rustix::fs::seek(&self.files.get(handle, slot)?.fd, whence)?)
+    }
+
+    pub(super) fn copy(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+        let (source, target) = (self.file(from.0, from.1)?, self.file(to.0, to.1)?);
+        let length = usize::try_from(length.min(MAX_COPY)).unwrap_or(0);
+        let (mut from_offset, mut to_offset) = (from.2, to.2);
+        let copied = rustix::fs::copy_file_range(source, Some(&mut from_offset), target, Some(&mut to_offset), length)?;
+        Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+}

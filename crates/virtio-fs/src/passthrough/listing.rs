@@ -1,0 +1,200 @@
+//! Listing folders.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use fuse_wire::Name;
+use rustix::fs::SeekFrom;
+
+use super::Passthrough;
+use super::stat::Stat;
+use crate::errno::{Errno, Result};
+use crate::{DirEntry, DirSink, FileKind, Handle, NodeId, sys};
+
+/// Room for entries of the host, in bytes: some 1,000 of them.
+const BUFFER_LEN: usize = 32 << 10;
+
+/// Entries that the host gave and the guest has not taken yet. There is one buffer for all open folders: a guest that
+/// lists many at once pays with system calls, not with our memory.
+#[derive(Debug, Default)]
+pub(super) struct ListBuffer {
+    bytes: Vec<u8>,
+    /// Where the next entry is in `bytes`.
+    at: usize,
+    /// Whose entries these are, and the offset that continues at `at`.
+    owner: Option<(Handle, u64)>,
+}
+
+/// `struct linux_dirent64` up to its name.
+const NAME_OFFSET: usize = 19;
+
+/// One entry as the host gives it.
+#[derive(Clone, Copy)]
+struct HostEntry<'a> {
+    ino: u64,
+    /// What continues after it.
+    offset: u64,
+    kind: u8,
+    name: &'a CStr,
+    len: usize,
+}
+
+impl ListBuffer {
+    pub(super) fn forget(&mut self, handle: Handle) {
+        if self.owner.is_some_and(|(owner, _)| owner == handle) {
+            self.owner = None;
+        }
+    }
+
+    fn entry(&self) -> Option<HostEntry<'_>> {
+        let bytes = self.bytes.get(self.at..)?;
+        let (ino, rest) = bytes.split_first_chunk::<8>()?;
+        let (offset, rest) = rest.split_first_chunk::<8>()?;
+        let (len, rest) = rest.split_first_chunk::<2>()?;
+        let kind = *rest.first()?;
+        let len = usize::from(u16::from_ne_bytes(*len));
+        let name = CStr::from_bytes_until_nul(bytes.get(NAME_OFFSET..len)?).ok()?;
+        let (ino, offset) = (u64::from_ne_bytes(*ino), u64::from_ne_bytes(*offset));
+        Some(HostEntry {
+            ino,
+            offset,
+            kind,
+            name,
+            len,
+        })
+    }
+}
+
+impl Passthrough {
+    pub(super) fn list(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
+        let slot = self.nodes.slot(node)?;
+        if self.kind(slot)? != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        self.files.get(handle, slot)?;
+        let mut list = std::mem::take(&mut self.list);
+        let listed = self.list_from(node, handle, offset, plus, sink, &mut list);
+        if listed.is_err() {
+            list.owner = None;
+        }
+        self.list = list;
+        listed
+    }
+
+    fn list_from(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        sink: &mut dyn DirSink,
+        list: &mut ListBuffer,
+    ) -> Result<()> {
+        // From the start on, a listing shows what is there now.
+        if offset == 0 || list.owner != Some((handle, offset)) {
+            self.fill(node, handle, offset, list)?;
+        }
+        loop {
+            let Some(entry) = list.entry() else {
+                let at = list.owner.map_or(offset, |(_, at)| at);
+                self.fill(node, handle, at, list)?;
+                if list.bytes.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let (next, len) = (entry.offset, entry.len);
+            if !self.push(node, &entry, plus, sink)? {
+                return Ok(());
+            }
+            list.at += len;
+            list.owner = Some((handle, next));
+        }
+    }
+
+    /// Gets entries from `offset` on.
+    fn fill(&mut self, node: NodeId, handle: Handle, offset: u64, list: &mut ListBuffer) -> Result<()> {
+        let slot = self.nodes.slot(node)?;
+        let file = self.files.get_mut(handle, slot)?;
+        if file.position != offset || offset == 0 {
+            rustix::fs::seek(&file.fd, SeekFrom::Start(offset))?;
+        }
+        list.owner = None;
+        list.at = 0;
+        list.bytes.resize(BUFFER_LEN, 0);
+        let len = sys::getdents(file.fd.as_fd(), &mut list.bytes)?;
+        list.bytes.truncate(len);
+        file.position = last_offset(list).unwrap_or(offset);
+        list.owner = Some((handle, offset));
+        Ok(())
+    }
+
+    /// False when the entry does not fit.
+    fn push(&mut self, node: NodeId, entry: &HostEntry<'_>, plus: bool, sink: &mut dyn DirSink) -> Result<bool> {
+        let name = entry.name.to_bytes();
+        if !sink.fits(name.len()) {
+            // The sink is told all the same: it has to know that there is more.
+            return Ok(sink.push(&self.dirent(entry), None));
+        }
+        let found = match Name::new(entry.name) {
+            Ok(name) if plus => self.found(node, name),
+            _ => None,
+        };
+        let mut dirent = self.dirent(entry);
+        if let Some(found) = &found {
+            dirent.ino = found.attr.ino;
+        }
+        let pushed = sink.push(&dirent, found.as_ref());
+        if let Some(found) = found.filter(|_| !pushed) {
+            self.forget_node(found.node, 1);
+        }
+        Ok(pushed)
+    }
+
+    /// What is behind a listed name, if it is still there and there is room for it: the guest can look it up later.
+    fn found(&mut self, node: NodeId, name: Name<'_>) -> Option<crate::Entry> {
+        let slot = self.nodes.slot(node).ok()?;
+        let folder = self.fd_at(slot).ok()?;
+        let stat = Stat::at(folder, name.as_c_str()).ok()?;
+        self.entry(&stat, Some((slot, name.to_bytes()))).ok()
+    }
+
+    fn dirent<'a>(&self, entry: &HostEntry<'a>) -> DirEntry<'a> {
+        // The folder above the root is none of the guest's business.
+        let ino = if entry.name == c".." {
+            self.root_key.ino
+        } else {
+            entry.ino
+        };
+        let kind = FileKind::from_mode(u32::from(entry.kind) << 12);
+        DirEntry {
+            ino,
+            offset: entry.offset,
+            kind,
+            name: entry.name.to_bytes(),
+        }
+    }
+}
+
+fn last_offset(list: &ListBuffer) -> Option<u64> {
+    let mut at = 0;
+    let mut last = None;
+    while let Some(bytes) = list.bytes.get(at..) {
+        let Some(offset) = bytes.get(8..16).and_then(|bytes| bytes.first_chunk::<8>()) else {
+            break;
+        };
+        let Some(len) = bytes.get(16..18).and_then(|bytes| bytes.first_chunk::<2>()) else {
+            break;
+        };
+        last = Some(u64::from_ne_bytes(*offset));
+        at += usize::from(u16::from_ne_bytes(*len)).max(1);
+    }
+    last
+}

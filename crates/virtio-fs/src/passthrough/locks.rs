@@ -1,0 +1,173 @@
+//! Locks that the host keeps.
+//!
+//! POSIX locks belong to an owner in the guest, usually a process, and all of this process's guests would be one owner
+//! to the host. So each owner gets an open file of its own for each file that it locks, and its locks are those of that
+//! open file (`F_OFD_SETLK`). `flock` locks belong to an open file of the guest, which is an open file here.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FlockOperation, OFlags};
+
+use super::nodes::Slot;
+use super::{LockPolicy, Passthrough};
+use crate::errno::{Errno, Result};
+use crate::{FileKind, Handle, LockRange, NodeId, sys};
+
+/// The open files that locks belong to.
+#[derive(Debug)]
+pub(super) struct Locks {
+    owners: HashMap<(Slot, u64), OwnedFd>,
+    max: usize,
+}
+
+impl Locks {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            owners: HashMap::new(),
+            max,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.owners.clear();
+    }
+
+    /// A node is gone, and its slot will be another's.
+    pub(super) fn forget(&mut self, gone: Slot) {
+        if !self.owners.is_empty() {
+            self.owners.retain(|(slot, _), _| *slot != gone);
+        }
+    }
+}
+
+impl Passthrough {
+    fn check_lock(&self, node: NodeId, handle: Handle) -> Result<Slot> {
+        if self.config.locks == LockPolicy::Guest {
+            return Err(Errno::ENOSYS);
+        }
+        let slot = self.nodes.slot(node)?;
+        self.files.get(handle, slot)?;
+        Ok(slot)
+    }
+
+    pub(super) fn lock_in_the_way(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        owner: u64,
+        wanted: &LockRange,
+    ) -> Result<LockRange> {
+        let slot = self.check_lock(node, handle)?;
+        let request = file_lock(wanted)?;
+        self.open_for_owner(slot, owner)?;
+        let file = self.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
+        let found = sys::get_file_lock(file.as_fd(), request)?;
+        Ok(lock_range(&found))
+    }
+
+    pub(super) fn lock(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        owner: u64,
+        wanted: &LockRange,
+        flock: bool,
+    ) -> Result<()> {
+        let slot = self.check_lock(node, handle)?;
+        if flock {
+            let operation = match wanted.kind.cast_signed() {
+                libc::F_RDLCK => FlockOperation::NonBlockingLockShared,
+                libc::F_WRLCK => FlockOperation::NonBlockingLockExclusive,
+                libc::F_UNLCK => FlockOperation::NonBlockingUnlock,
+                _ => return Err(Errno::EINVAL),
+            };
+            return Ok(rustix::fs::flock(&self.files.get(handle, slot)?.fd, operation)?);
+        }
+        let request = file_lock(wanted)?;
+        let unlocks = wanted.kind.cast_signed() == libc::F_UNLCK;
+        if unlocks && !self.locks.owners.contains_key(&(slot, owner)) {
+            return Ok(());
+        }
+        self.open_for_owner(slot, owner)?;
+        let file = self.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
+        match sys::set_file_lock(file.as_fd(), &request).map_err(Errno::from) {
+            Err(Errno::EACCES) => Err(Errno::EAGAIN),
+            done => done,
+        }
+    }
+
+    /// Drops all locks of an owner on a file.
+    pub(super) fn unlock_owner(&mut self, node: NodeId, owner: u64) -> Result<()> {
+        if self.config.locks == LockPolicy::Guest {
+            // The guest's kernel then does not tell us again.
+            return Err(Errno::ENOSYS);
+        }
+        let slot = self.nodes.slot(node)?;
+        self.locks.owners.remove(&(slot, owner));
+        Ok(())
+    }
+
+    /// A write lock takes a file that is open for writing, a read lock one that is open for reading.
+    fn open_for_owner(&mut self, slot: Slot, owner: u64) -> Result<()> {
+        if self.locks.owners.contains_key(&(slot, owner)) {
+            return Ok(());
+        }
+        if self.locks.owners.len() >= self.locks.max {
+            return Err(Errno::ENOLCK);
+        }
+        if self.kind(slot)? != FileKind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        let fd = self.fd_at(slot)?;
+        let modes: &[OFlags] = match self.config.read_only {
+            true => &[OFlags::RDONLY],
+            false => &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY],
+        };
+        let mut opened = Err(Errno::EACCES);
+        for mode in modes {
+            opened = self.open_data(&fd, *mode);
+            if !matches!(opened, Err(Errno::EACCES | Errno::EPERM | Errno::EROFS)) {
+                break;
+            }
+        }
+        self.locks.owners.insert((slot, owner), opened?);
+        Ok(())
+    }
+}
+
+fn file_lock(range: &LockRange) -> Result<libc::flock64> {
+    let kind = match range.kind.cast_signed() {
+        kind @ (libc::F_RDLCK | libc::F_WRLCK | libc::F_UNLCK) => kind,
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = i64::try_from(range.start).map_err(|_| Errno::EINVAL)?;
+    let to_the_end = range.end >= i64::MAX.cast_unsigned();
+    let length = match range.end.checked_sub(range.start).and_then(|last| last.checked_add(1)) {
+        _ if to_the_end => 0,
+        Some(length) => i64::try_from(length).map_err(|_| Errno::EINVAL)?,
+        None => return Err(Errno::EINVAL),
+    };
+    Ok(libc::flock64 {
+        l_type: i16::try_from(kind).map_err(|_| Errno::EINVAL)?,
+        l_whence: 0,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    })
+}
+
+fn lock_range(lock: &libc::flock64) -> LockRange {
+    let start = lock.l_start.cast_unsigned();
+    let end = match lock.l_len {
+        0 => i64::MAX.cast_unsigned(),
+        length => start.saturating_add(length.cast_unsigned()).saturating_sub(1),
+    };
+    // Who holds it is not known: the host does not tell for locks of open files.
+    LockRange {
+        kind: u32::from(lock.l_type.cast_unsigned()),
+        start,
+        end,
+        pid: 0,
+    }
+}

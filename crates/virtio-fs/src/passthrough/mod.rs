@@ -1,0 +1,222 @@
+//! A folder of the host as it is.
+//!
+//! The guest gets what the process may do inside the folder and nothing outside of it; see [`resolve`] for how names
+//! become descriptors. A node holds a descriptor only while that is cached, so a guest that knows a million files does
+//! not use a million descriptors.
+
+mod attributes;
+mod back_end;
+mod config;
+mod create;
+mod data;
+mod fd_cache;
+mod listing;
+mod locks;
+mod names;
+mod nodes;
+mod open_files;
+mod resolve;
+mod stat;
+mod xattr;
+
+pub use config::{CachePolicy, LockPolicy, PassthroughConfig};
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use fuse_wire::InitFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::CapabilitySet;
+
+use crate::errno::{Errno, Result};
+use crate::{FileKind, NodeId, sys};
+use fd_cache::FdCache;
+use listing::ListBuffer;
+use locks::Locks;
+use nodes::{Nodes, Slot};
+use open_files::OpenFiles;
+use stat::{Key, Stat};
+
+/// Serves a folder, or a single file, of the host.
+///
+/// A file makes a root that is no folder, which no kernel mounts: wrap it in [`SingleFile`](crate::SingleFile).
+#[derive(Debug)]
+pub struct Passthrough {
+    config: PassthroughConfig,
+    root: Arc<OwnedFd>,
+    root_key: Key,
+    root_kind: FileKind,
+    /// `/proc/self/fd`, to open what an O_PATH descriptor stands for.
+    descriptors: OwnedFd,
+    /// A real descriptor of the root's mount, where file handles can be used.
+    handle_mount: Option<OwnedFd>,
+    rights: Rights,
+    nodes: Nodes,
+    fds: FdCache,
+    files: OpenFiles,
+    list: ListBuffer,
+    locks: Locks,
+    /// Room for paths, reused.
+    path: Vec<u8>,
+    negotiated: InitFlags,
+}
+
+/// What the process may do and who it is. Looked up once: it is the thread that makes the `Passthrough` that counts.
+#[derive(Clone, Copy, Debug)]
+struct Rights {
+    uid: u32,
+    gid: u32,
+    /// Files can be given to other users.
+    chown: bool,
+    /// The host leaves set-ID bits alone when this process writes, so clearing them is up to us.
+    keeps_suid: bool,
+}
+
+impl Rights {
+    fn of_this_thread() -> Self {
+        let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            chown: effective.contains(CapabilitySet::CHOWN | CapabilitySet::FOWNER),
+            keeps_suid: effective.contains(CapabilitySet::FSETID),
+        }
+    }
+}
+
+impl Passthrough {
+    /// Shares what is at `root`. Symbolic links in that path are followed, as the caller chose it.
+    ///
+    /// # Errors
+    /// When `root` cannot be opened, is neither a folder nor a regular file, or `/proc` is not mounted.
+    pub fn new(root: &Path, config: PassthroughConfig) -> io::Result<Self> {
+        Self::from_fd(
+            rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
+            config,
+        )
+    }
+
+    /// Shares what a descriptor stands for; O_PATH is enough.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_fd(root: OwnedFd, config: PassthroughConfig) -> io::Result<Self> {
+        let stat = Stat::of(&root).map_err(to_io)?;
+        if !matches!(stat.kind(), FileKind::Directory | FileKind::Regular) {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "neither a folder nor a regular file",
+            ));
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptors = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())
+            .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("/proc/self/fd: {error}")))?;
+        let handle_mount = handle_mount(&root, &descriptors);
+        Ok(Self {
+            root_key: stat.key,
+            root_kind: stat.kind(),
+            root: Arc::new(root),
+            descriptors,
+            handle_mount,
+            rights: Rights::of_this_thread(),
+            nodes: Nodes::new(&stat, config.max_nodes),
+            fds: FdCache::new(config.cached_descriptors),
+            files: OpenFiles::new(config.max_open_files),
+            list: ListBuffer::default(),
+            locks: Locks::new(config.max_open_files),
+            path: Vec::new(),
+            negotiated: InitFlags::empty(),
+            config,
+        })
+    }
+
+    /// Whether the root is a folder or a single file.
+    #[must_use]
+    pub fn root_kind(&self) -> FileKind {
+        self.root_kind
+    }
+
+    /// How many descriptors are held for inodes, how many for open files, and how many inodes the guest knows.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            cached_descriptors: self.fds.len(),
+            open_files: self.files.len(),
+            nodes: self.nodes.len(),
+        }
+    }
+
+    /// Without file handles, as where the host does not give them out: for tests.
+    #[must_use]
+    pub fn without_file_handles(mut self) -> Self {
+        self.handle_mount = None;
+        self
+    }
+
+    fn reset(&mut self) {
+        self.files.clear();
+        self.fds = FdCache::new(self.config.cached_descriptors);
+        self.nodes.clear();
+        self.list = ListBuffer::default();
+        self.locks.clear();
+    }
+
+    /// Takes lookups back, and gives up what is not needed any more then.
+    fn forget_node(&mut self, id: NodeId, count: u64) {
+        if let Ok(slot) = self.nodes.slot(id) {
+            self.nodes.forget(slot, count);
+            self.collect(slot);
+        }
+    }
+
+    /// A node that nothing refers to goes, and its folders with it where they wait only for that.
+    fn collect(&mut self, slot: Slot) {
+        let mut next = Some(slot);
+        while let Some(slot) = next {
+            let Some((node, parent)) = self.nodes.take_unused(slot) else {
+                break;
+            };
+            if let Some(place) = node.cached {
+                self.fds.remove(place);
+            }
+            self.locks.forget(slot);
+            next = parent;
+        }
+    }
+
+    fn refuse_if_full(&self) -> Result<()> {
+        if self.files.is_full() {
+            Err(Errno::ENFILE)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What a [`Passthrough`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Descriptors that are kept for inodes.
+    pub cached_descriptors: usize,
+    /// Open files and folders of the guest.
+    pub open_files: usize,
+    /// Inodes that the guest knows, the root among them.
+    pub nodes: usize,
+}
+
+fn to_io(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.raw())
+}
+
+/// A descriptor for `open_by_handle_at`, if handles work here: it takes a file system that has them, CAP_DAC_READ_SEARCH
+/// and a root that can be opened.
+fn handle_mount(root: &OwnedFd, descriptors: &OwnedFd) -> Option<OwnedFd> {
+    let path = sys::DescriptorPath::new(root.as_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mount = rustix::fs::openat(descriptors, path.name(), flags, Mode::empty()).ok()?;
+    let handle = sys::file_handle(root.as_fd()).ok()?;
+    sys::open_by_handle(mount.as_fd(), &handle, libc::O_PATH).ok()?;
+    Some(mount)
+}

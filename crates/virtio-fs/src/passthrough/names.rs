@@ -1,0 +1,114 @@
+//! Finding, removing and moving names.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use fuse_wire::Name;
+use rustix::fs::{AtFlags, RenameFlags};
+
+use super::Passthrough;
+use super::nodes::Slot;
+use super::stat::Stat;
+use crate::errno::{Errno, Result};
+use crate::sys::DescriptorPath;
+use crate::{Attr, Entry, FileKind, NodeId};
+
+impl Passthrough {
+    pub(super) fn lookup_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+        let folder_slot = self.nodes.slot(parent)?;
+        let folder = self.fd_at(folder_slot)?;
+        let stat = Stat::at(&folder, name.as_c_str())?;
+        self.entry(&stat, Some((folder_slot, name.to_bytes())))
+    }
+
+    /// Counts one lookup of what was seen.
+    pub(super) fn entry(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Entry> {
+        let slot = self.nodes.remember(stat, place)?;
+        Ok(Entry {
+            node: self.nodes.id(slot),
+            attr: self.shown(stat),
+        })
+    }
+
+    /// Attributes as the guest sees them. It takes the share for one file system: inodes of other devices get numbers
+    /// that do not meet those of the root's.
+    pub(super) fn shown(&self, stat: &Stat) -> Attr {
+        let mut attr = stat.attr;
+        if stat.key.device != self.root_key.device {
+            let device = u64::from(stat.key.device.0) << 20 ^ u64::from(stat.key.device.1);
+            attr.ino ^= device.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000;
+        }
+        attr
+    }
+
+    pub(super) fn unlink_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        let folder_slot = self.nodes.slot(parent)?;
+        let folder = self.fd_at(folder_slot)?;
+        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
+        self.nodes.unnamed(folder_slot, name.to_bytes());
+        Ok(())
+    }
+
+    /// A folder can be some process's working folder after its name is gone: its descriptor is cached while there is
+    /// a way to get one.
+    pub(super) fn rmdir_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        let folder_slot = self.nodes.slot(parent)?;
+        if let Some(child) = self.nodes.child(folder_slot, name.to_bytes()) {
+            // Without a descriptor the guest gets ESTALE later, which is not a reason to keep the folder.
+            let _ = self.fd_at(child);
+        }
+        let folder = self.fd_at(folder_slot)?;
+        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::REMOVEDIR)?;
+        self.nodes.unnamed(folder_slot, name.to_bytes());
+        Ok(())
+    }
+
+    pub(super) fn rename_name(
+        &mut self,
+        parent: NodeId,
+        name: Name<'_>,
+        new_parent: NodeId,
+        new_name: Name<'_>,
+        flags: u32,
+    ) -> Result<()> {
+        let flags = RenameFlags::from_bits_retain(flags);
+        if flags.contains(RenameFlags::WHITEOUT) && !self.config.device_nodes {
+            return Err(Errno::EINVAL);
+        }
+        let (from_slot, to_slot) = (self.nodes.slot(parent)?, self.nodes.slot(new_parent)?);
+        let from = self.fd_at(from_slot)?;
+        let to = self.fd_at(to_slot)?;
+        rustix::fs::renameat_with(&from, name.as_c_str(), &to, new_name.as_c_str(), flags)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        self.nodes
+            .moved((from_slot, name.to_bytes()), (to_slot, new_name.to_bytes()), exchange);
+        Ok(())
+    }
+
+    pub(super) fn link_node(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
+        let folder_slot = self.nodes.slot(new_parent)?;
+        let fd = self.fd(node)?;
+        let folder = self.fd_at(folder_slot)?;
+        self.link_fd(&fd, &folder, new_name)?;
+        let stat = Stat::of(&fd)?;
+        self.entry(&stat, Some((folder_slot, new_name.to_bytes())))
+    }
+
+    /// By way of /proc, as linking a descriptor directly takes CAP_DAC_READ_SEARCH.
+    fn link_fd(&self, fd: &OwnedFd, folder: &OwnedFd, name: Name<'_>) -> Result<()> {
+        let path = DescriptorPath::new(fd.as_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(&self.descriptors, path.name(), folder, name.as_c_str(), flags)?;
+        Ok(())
+    }
+
+    pub(super) fn link_text(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
+        let slot = self.nodes.slot(node)?;
+        if self.kind(slot)? != FileKind::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        let fd = self.fd_once(slot)?;
+        let text = rustix::fs::readlinkat(&fd, c"", std::mem::take(target))?;
+        *target = text.into_bytes();
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+//! The inodes that the guest knows.
+//!
+//! A node keeps what is needed to find its inode again: a descriptor while that is cached, a file handle where the host
+//! gives them out, and the name under which it was last seen. A node ID holds the number of its slot and how often the
+//! slot was used, so an ID from before a FORGET finds nothing.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use super::fd_cache::Place as CachePlace;
+use super::stat::{Key, Stat};
+use crate::errno::{Errno, Result};
+use crate::sys::FileHandle;
+use crate::{FileKind, NodeId, Timestamp};
+
+/// The slot of a node.
+pub(super) type Slot = u32;
+
+/// The root's slot. It is never freed.
+pub(super) const ROOT: Slot = 0;
+
+/// No path of the host has more components.
+const MAX_DEPTH: usize = 2048;
+
+/// A folder and a name in it.
+#[derive(Debug)]
+struct Place {
+    parent: Slot,
+    name: Box<[u8]>,
+}
+
+/// One inode.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) key: Key,
+    pub(super) btime: Option<Timestamp>,
+    pub(super) kind: FileKind,
+    /// Lookups that the guest has not taken back.
+    lookups: u64,
+    /// Nodes that were last seen in this folder.
+    children: u32,
+    place: Option<Place>,
+    pub(super) file_handle: Option<FileHandle>,
+    pub(super) cached: Option<CachePlace>,
+    /// The first of this node's open files.
+    pub(super) open: Option<u32>,
+    /// What the file looked like when it was last opened; see `CachePolicy::Auto`.
+    pub(super) seen: Option<Version>,
+}
+
+/// What tells whether a file has changed.
+pub(super) type Version = (u64, Timestamp, Timestamp);
+
+/// All nodes.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    slots: Vec<(u32, Option<Box<Node>>)>,
+    free: Vec<Slot>,
+    by_key: HashMap<Key, Slot>,
+    /// Slots by the hash of their place. Two places with one hash would cost the older one its entry: renaming it would
+    /// then go unnoticed, and the guest gets ESTALE and looks the name up again.
+    by_place: HashMap<u64, Slot>,
+    hasher: RandomState,
+    max: usize,
+}
+
+impl Nodes {
+    /// With the root alone.
+    pub(super) fn new(root: &Stat, max: usize) -> Self {
+        let mut nodes = Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            by_place: HashMap::new(),
+            hasher: RandomState::new(),
+            max: max.clamp(1, u32::MAX as usize),
+        };
+        nodes.add(root, 0);
+        nodes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Forgets all but the root.
+    pub(super) fn clear(&mut self) {
+        let root = self.slots.drain(..).next();
+        self.free.clear();
+        self.by_place.clear();
+        self.by_key.clear();
+        if let Some((generation, Some(mut node))) = root {
+            node.children = 0;
+            node.open = None;
+            node.cached = None;
+            self.by_key.insert(node.key, ROOT);
+            self.slots.push((generation, Some(node)));
+        }
+    }
+
+    pub(super) fn id(&self, slot: Slot) -> NodeId {
+        let generation = self.slots.get(slot as usize).map_or(0, |(generation, _)| *generation);
+        NodeId(u64::from(generation) << 32 | (u64::from(slot) + 1))
+    }
+
+    /// The slot of a node ID.
+    pub(super) fn slot(&self, id: NodeId) -> Result<Slot> {
+        let generation = u32::try_from(id.0 >> 32).unwrap_or(0);
+        let slot = u32::try_from(id.0 & u64::from(u32::MAX))
+            .unwrap_or(0)
+            .checked_sub(1)
+            .ok_or(Errno::ESTALE)?;
+        match self.slots.get(slot as usize) {
+            Some((is, Some(_))) if *is == generation => Ok(slot),
+            _ => Err(Errno::ESTALE),
+        }
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Result<&Node> {
+        self.slots
+            .get(slot as usize)
+            .and_then(|(_, node)| node.as_deref())
+            .ok_or(Errno::ESTALE)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Result<&mut Node> {
+        self.slots
+            .get_mut(slot as usize)
+            .and_then(|(_, node)| node.as_deref_mut())
+            .ok_or(Errno::ESTALE)
+    }
+
+    /// Counts one lookup of what was seen, in `parent` as `name`, or without a name.
+    ///
+    /// # Errors
+    /// ENFILE when the table is full.
+    pub(super) fn remember(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Slot> {
+        let known = self.by_key.get(&stat.key).copied().filter(|slot| {
+            let node = self.get(*slot);
+            node.is_ok_and(|node| stat.is(&node.key, node.btime) && node.kind == stat.kind())
+        });
+        let slot = match known {
+            Some(slot) => slot,
+            None if self.len() >= self.max => return Err(Errno::ENFILE),
+            None => self.add(stat, 0),
+        };
+        let node = self.get_mut(slot)?;
+        node.lookups = node.lookups.saturating_add(1);
+        if let Some((parent, name)) = place {
+            self.set_place(slot, parent, name);
+        }
+        Ok(slot)
+    }
+
+    fn add(&mut self, stat: &Stat, lookups: u64) -> Slot {
+        let node = Box::new(Node {
+            key: stat.key,
+            btime: stat.attr.btime,
+            kind: stat.kind(),
+            lookups,
+            children: 0,
+            place: None,
+            file_handle: None,
+            cached: None,
+            open: None,
+            seen: None,
+        });
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.1 = Some(node);
+        }
+        self.by_key.insert(stat.key, slot);
+        slot
+    }
+
+    /// Takes lookups back.
+    pub(super) fn forget(&mut self, slot: Slot, count: u64) {
+        if let Ok(node) = self.get_mut(slot) {
+            node.lookups = node.lookups.saturating_sub(count);
+        }
+    }
+
+    /// Takes a node out that nothing refers to any more, and gives it; then its parent may follow.
+    pub(super) fn take_unused(&mut self, slot: Slot) -> Option<(Box<Node>, Option<Slot>)> {
+        let unused = |node: &Node| node.lookups == 0 && node.children == 0 && node.open.is_none();
+        if slot == ROOT || !unused(self.get(slot).ok()?) {
+            return None;
+        }
+        let parent = self.unset_place(slot);
+        let (generation, node) = self.slots.get_mut(slot as usize)?;
+        let node = node.take()?;
+        *generation = generation.wrapping_add(1) & 0x7fff_ffff;
+        self.free.push(slot);
+        if self.by_key.get(&node.key) == Some(&slot) {
+            self.by_key.remove(&node.key);
+        }
+        Some((node, parent))
+    }
+
+    fn place_hash(&self, parent: Slot, name: &[u8]) -> u64 {
+        self.hasher.hash_one((parent, name))
+    }
+
+    fn set_place(&mut self, slot: Slot, parent: Slot, name: &[u8]) {
+        let same = |place: &Place| place.parent == parent && *place.name == *name;
+        if slot == ROOT || self.get(slot).is_ok_and(|node| node.place.as_ref().is_some_and(same)) {
+            return;
+        }
+        if self.is_within(parent, slot) {
+            // The host moved folders around: what was the parent is now beneath. No path may run in circles.
+            return;
+        }
+        self.unset_place(slot);
+        let hash = self.place_hash(parent, name);
+        if let Ok(node) = self.get_mut(slot) {
+            node.place = Some(Place {
+                parent,
+                name: name.into(),
+            });
+        }
+        if let Ok(node) = self.get_mut(parent) {
+            node.children = node.children.saturating_add(1);
+        }
+        self.by_place.insert(hash, slot);
+    }
+
+    /// Gives the folder that the node was in.
+    fn unset_place(&mut self, slot: Slot) -> Option<Slot> {
+        let place = self.get_mut(slot).ok()?.place.take()?;
+        let hash = self.place_hash(place.parent, &place.name);
+        if self.by_place.get(&hash) == Some(&slot) {
+            self.by_place.remove(&hash);
+        }
+        if let Ok(parent) = self.get_mut(place.parent) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        Some(place.parent)
+    }
+
+    fn is_within(&self, slot: Slot, folder: Slot) -> bool {
+        let mut at = slot;
+        for _ in 0..MAX_DEPTH {
+            if at == folder {
+                return true;
+            }
+            match self.get(at).ok().and_then(|node| node.place.as_ref()) {
+                Some(place) => at = place.parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The node that was last seen as `name` in `parent`.
+    pub(super) fn child(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
+        let slot = *self.by_place.get(&self.place_hash(parent, name))?;
+        let place = self.get(slot).ok()?.place.as_ref()?;
+        (place.parent == parent && *place.name == *name).then_some(slot)
+    }
+
+    /// The name is gone. Gives the folder's slot, which may be unused now.
+    pub(super) fn unnamed(&mut self, parent: Slot, name: &[u8]) {
+        if let Some(slot) = self.child(parent, name) {
+            self.unset_place(slot);
+        }
+    }
+
+    /// A name was moved, over another one or in exchange for it.
+    pub(super) fn moved(&mut self, from: (Slot, &[u8]), to: (Slot, &[u8]), exchange: bool) {
+        let moved = self.child(from.0, from.1);
+        let replaced = self.child(to.0, to.1);
+        for slot in [moved, replaced].into_iter().flatten() {
+            self.unset_place(slot);
+        }
+        if let Some(slot) = moved {
+            self.set_place(slot, to.0, to.1);
+        }
+        if let Some(slot) = replaced.filter(|_| exchange) {
+            self.set_place(slot, from.0, from.1);
+        }
+    }
+
+    /// The folder and the name of a node.
+    pub(super) fn place(&self, slot: Slot) -> Option<(Slot, &[u8])> {
+        let place = self.get(slot).ok()?.place.as_ref()?;
+        Some((place.parent, &place.name))
+    }
+
+    /// The names from the nearest folder that `is_base` accepts down to a node, as a path in `path`. Gives the folder.
+    ///
+    /// # Errors
+    /// ESTALE when a name on the way is not known, or when the path is longer than the host takes.
+    pub(super) fn path(&self, slot: Slot, is_base: impl Fn(Slot) -> bool, path: &mut Vec<u8>) -> Result<Slot> {
+        const PATH_MAX: usize = 4095;
+        let mut names = Vec::new();
+        let mut len = 0;
+        let mut at = slot;
+        loop {
+            let (parent, name) = self.place(at).ok_or(Errno::ESTALE)?;
+            names.push(name);
+            len += name.len() + 1;
+            if len > PATH_MAX || names.len() > MAX_DEPTH {
+                return Err(Errno::ESTALE);
+            }
+            at = parent;
+            if is_base(at) {
+                break;
+            }
+        }
+        path.clear();
+        for name in names.iter().rev() {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+        }
+        Ok(at)
+    }
+}

@@ -1,0 +1,128 @@
+//! Open files and folders.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::nodes::{Nodes, Slot};
+use crate::Handle;
+use crate::errno::{Errno, Result};
+
+/// An open file or folder.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) slot: Slot,
+    pub(super) fd: Arc<OwnedFd>,
+    /// The offset that `getdents` would go on from.
+    pub(super) position: u64,
+    /// Other open files of the same node.
+    next: Option<u32>,
+    previous: Option<u32>,
+}
+
+/// All open files of a guest.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    files: Vec<(u32, Option<OpenFile>)>,
+    free: Vec<u32>,
+    max: usize,
+}
+
+impl OpenFiles {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            files: Vec::new(),
+            free: Vec::new(),
+            max: max.min(u32::MAX as usize - 1),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.files.len() - self.free.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.max
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.files.clear();
+        self.free.clear();
+    }
+
+    /// # Errors
+    /// ENFILE when the guest has too many files open.
+    pub(super) fn add(&mut self, nodes: &mut Nodes, slot: Slot, fd: Arc<OwnedFd>) -> Result<Handle> {
+        if self.is_full() {
+            return Err(Errno::ENFILE);
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.files.push((1, None));
+            u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+        });
+        let next = nodes.get_mut(slot)?.open.replace(index);
+        if let Some(next) = next.and_then(|next| self.at_mut(next)) {
+            next.previous = Some(index);
+        }
+        let (generation, file) = self.files.get_mut(index as usize).ok_or(Errno::ENFILE)?;
+        *file = Some(OpenFile {
+            slot,
+            fd,
+            position: 0,
+            next,
+            previous: None,
+        });
+        Ok(Handle(u64::from(*generation) << 32 | u64::from(index)))
+    }
+
+    /// The open file of a node. A handle of another node is none.
+    pub(super) fn get(&self, handle: Handle, slot: Slot) -> Result<&OpenFile> {
+        let (generation, index) = split(handle);
+        match self.files.get(index) {
+            Some((is, Some(file))) if *is == generation && file.slot == slot => Ok(file),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, handle: Handle, slot: Slot) -> Result<&mut OpenFile> {
+        let (generation, index) = split(handle);
+        match self.files.get_mut(index) {
+            Some((is, Some(file))) if *is == generation && file.slot == slot => Ok(file),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// Any descriptor that is open for a node.
+    pub(super) fn any_of(&self, first: Option<u32>) -> Option<Arc<OwnedFd>> {
+        let (_, file) = self.files.get(first? as usize)?;
+        file.as_ref().map(|file| Arc::clone(&file.fd))
+    }
+
+    pub(super) fn remove(&mut self, nodes: &mut Nodes, handle: Handle, slot: Slot) -> Result<OpenFile> {
+        self.get(handle, slot)?;
+        let (_, index) = split(handle);
+        let (generation, file) = self.files.get_mut(index).ok_or(Errno::EBADF)?;
+        let file = file.take().ok_or(Errno::EBADF)?;
+        *generation = generation.wrapping_add(1).max(1);
+        self.free.push(u32::try_from(index).unwrap_or(u32::MAX));
+        if let Some(next) = file.next.and_then(|next| self.at_mut(next)) {
+            next.previous = file.previous;
+        }
+        match file.previous.and_then(|previous| self.at_mut(previous)) {
+            Some(previous) => previous.next = file.next,
+            None => nodes.get_mut(slot)?.open = file.next,
+        }
+        Ok(file)
+    }
+
+    fn at_mut(&mut self, index: u32) -> Option<&mut OpenFile> {
+        self.files.get_mut(index as usize)?.1.as_mut()
+    }
+}
+
+fn split(handle: Handle) -> (u32, usize) {
+    let generation = u32::try_from(handle.0 >> 32).unwrap_or(0);
+    (
+        generation,
+        usize::try_from(handle.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX),
+    )
+}

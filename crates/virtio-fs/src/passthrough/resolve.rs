@@ -1,0 +1,206 @@
+//! From a node to a descriptor, without leaving the share.
+//!
+//! Everything starts at a descriptor of a folder beneath the root and goes down by names that were checked, through
+//! `openat2` with RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS and RESOLVE_NO_SYMLINKS. What comes out is compared with what
+//! was seen before: another process of the host may have put something else there.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno as HostErrno;
+
+use super::Passthrough;
+use super::nodes::{ROOT, Slot};
+use super::stat::Stat;
+use crate::errno::{Errno, Result};
+use crate::sys::{self, DescriptorPath};
+use crate::{FileKind, NodeId};
+
+pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_SYMLINKS);
+
+/// A descriptor that stands for an inode and gives no access to its data.
+pub(super) const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How often a name is resolved again when the host renames folders at the same time.
+const RACE_RETRIES: usize = 16;
+
+impl Passthrough {
+    /// A descriptor for a node, which stays cached.
+    pub(super) fn fd(&mut self, id: NodeId) -> Result<Arc<OwnedFd>> {
+        let slot = self.nodes.slot(id)?;
+        self.fd_at(slot)
+    }
+
+    pub(super) fn fd_at(&mut self, slot: Slot) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.held_fd(slot)? {
+            return Ok(fd);
+        }
+        let fd = Arc::new(self.reopen(slot)?);
+        self.cache_fd(slot, &fd)?;
+        Ok(fd)
+    }
+
+    /// A descriptor for a node that is needed only once.
+    pub(super) fn fd_once(&mut self, slot: Slot) -> Result<Arc<OwnedFd>> {
+        match self.held_fd(slot)? {
+            Some(fd) => Ok(fd),
+            None => Ok(Arc::new(self.reopen(slot)?)),
+        }
+    }
+
+    /// A descriptor that is there already.
+    fn held_fd(&mut self, slot: Slot) -> Result<Option<Arc<OwnedFd>>> {
+        if slot == ROOT {
+            return Ok(Some(Arc::clone(&self.root)));
+        }
+        let node = self.nodes.get(slot)?;
+        let (cached, open) = (node.cached, node.open);
+        if let Some(fd) = cached.and_then(|place| self.fds.get(place)) {
+            return Ok(Some(fd));
+        }
+        Ok(self.files.any_of(open))
+    }
+
+    pub(super) fn cache_fd(&mut self, slot: Slot, fd: &Arc<OwnedFd>) -> Result<()> {
+        while self.fds.is_full() {
+            self.evict_fd();
+        }
+        let place = self.fds.insert(slot, Arc::clone(fd));
+        self.nodes.get_mut(slot)?.cached = Some(place);
+        Ok(())
+    }
+
+    /// Gives one cached descriptor up. What it stood for can be found again.
+    fn evict_fd(&mut self) -> bool {
+        let Some((slot, fd)) = self.fds.evict() else {
+            return false;
+        };
+        let handles_work = self.handle_mount.is_some();
+        let mount = self.root_key.mount;
+        if let Ok(node) = self.nodes.get_mut(slot) {
+            node.cached = None;
+            if handles_work && node.file_handle.is_none() && node.key.mount == mount {
+                node.file_handle = sys::file_handle(fd.as_fd()).ok();
+            }
+        }
+        true
+    }
+
+    /// Opens something, and when the process or the host has no descriptor left, gives up cached ones first.
+    pub(super) fn opening<T>(&mut self, mut open: impl FnMut(&Self) -> rustix::io::Result<T>) -> Result<T> {
+        loop {
+            match open(self) {
+                Err(HostErrno::MFILE | HostErrno::NFILE) if self.evict_fd() => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn reopen(&mut self, slot: Slot) -> Result<OwnedFd> {
+        if let Some(fd) = self.reopen_by_handle(slot) {
+            return Ok(fd);
+        }
+        let mut path = std::mem::take(&mut self.path);
+        let opened = self.reopen_by_path(slot, &mut path);
+        self.path = path;
+        opened
+    }
+
+    fn reopen_by_handle(&mut self, slot: Slot) -> Option<OwnedFd> {
+        self.nodes.get(slot).ok()?.file_handle.as_ref()?;
+        let opened = self.opening(|this| {
+            let handle = this.nodes.get(slot).ok().and_then(|node| node.file_handle.as_ref());
+            let (Some(handle), Some(mount)) = (handle, &this.handle_mount) else {
+                return Err(HostErrno::STALE);
+            };
+            let opened = sys::open_by_handle(mount.as_fd(), handle, libc::O_PATH | libc::O_NOFOLLOW);
+            opened.map_err(|error| HostErrno::from_io_error(&error).unwrap_or(HostErrno::IO))
+        });
+        opened.ok()
+    }
+
+    fn reopen_by_path(&mut self, slot: Slot, path: &mut Vec<u8>) -> Result<OwnedFd> {
+        let has_fd = |slot| slot == ROOT || self.nodes.get(slot).is_ok_and(|node| node.cached.is_some());
+        let base = self.nodes.path(slot, has_fd, path)?;
+        path.push(0);
+        let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::ESTALE)?;
+        let base = self.held_fd(base)?.ok_or(Errno::ESTALE)?;
+        let gone = |errno| match errno {
+            // The guest's kernel looks the name up again when it gets ESTALE.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => Errno::ESTALE,
+            errno => errno,
+        };
+        let fd = self
+            .opening(|_| open_beneath(&base, path, PATH_ONLY, Mode::empty()))
+            .map_err(gone)?;
+        let node = self.nodes.get(slot)?;
+        if Stat::of(&fd)?.is(&node.key, node.btime) {
+            Ok(fd)
+        } else {
+            Err(Errno::ESTALE)
+        }
+    }
+
+    /// Attributes of a node, by whatever is at hand.
+    pub(super) fn stat_at(&mut self, slot: Slot) -> Result<Stat> {
+        if let Some(fd) = self.held_fd(slot)? {
+            return Stat::of(&fd);
+        }
+        if let Some(stat) = self.stat_by_name(slot) {
+            return Ok(stat);
+        }
+        Stat::of(self.fd_at(slot)?)
+    }
+
+    /// One system call where the folder's descriptor is cached.
+    fn stat_by_name(&mut self, slot: Slot) -> Option<Stat> {
+        let (parent, _) = self.nodes.place(slot)?;
+        let folder = self.fd_at(parent).ok()?;
+        let (_, name) = self.nodes.place(slot)?;
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
+        path.extend_from_slice(name);
+        path.push(0);
+        let stat = CStr::from_bytes_until_nul(&path)
+            .ok()
+            .and_then(|name| Stat::at(folder, name).ok());
+        self.path = path;
+        let node = self.nodes.get(slot).ok()?;
+        stat.filter(|stat| stat.is(&node.key, node.btime))
+    }
+
+    /// Opens the data of what a descriptor stands for. `fd` may be an O_PATH descriptor; it stands for a regular file
+    /// or a folder, as opening anything else can have effects of its own.
+    pub(super) fn open_data(&mut self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+        let path = DescriptorPath::new(fd.as_fd());
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let opened = self.opening(|this| rustix::fs::openat(&this.descriptors, path.name(), flags, Mode::empty()));
+        match opened {
+            Err(Errno::EPERM) if flags.contains(OFlags::NOATIME) => {
+                let flags = flags - OFlags::NOATIME;
+                self.opening(|this| rustix::fs::openat(&this.descriptors, path.name(), flags, Mode::empty()))
+            }
+            opened => opened,
+        }
+    }
+
+    /// The kind of a node, as it was when it was looked up. An inode does not change its kind.
+    pub(super) fn kind(&self, slot: Slot) -> Result<FileKind> {
+        Ok(self.nodes.get(slot)?.kind)
+    }
+}
+
+/// Opens a path beneath a folder.
+pub(super) fn open_beneath(folder: &OwnedFd, path: &CStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    for _ in 0..RACE_RETRIES {
+        match rustix::fs::openat2(folder, path, flags, mode, BENEATH) {
+            Err(HostErrno::AGAIN | HostErrno::INTR) => {}
+            opened => return opened,
+        }
+    }
+    Err(HostErrno::AGAIN)
+}

@@ -1,0 +1,311 @@
+//! One FUSE message in, one reply out.
+
+mod dispatch;
+mod listing;
+mod policy;
+
+use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::errno::{Errno, Result};
+use crate::{Context, DataIn, DataOut, Exchange, Fault, FileSystem, NodeId, Options};
+
+/// The largest READ and WRITE, in bytes: 256 pages, which is what Linux sends at most.
+pub(crate) const MAX_DATA: u32 = 1 << 20;
+
+/// The longest message that is looked at, in bytes: the largest WRITE with room for header and arguments.
+const MAX_MESSAGE: usize = MAX_DATA as usize + 4096;
+
+/// Requests that the guest may have under way in the background.
+const MAX_BACKGROUND: u16 = 1024;
+
+/// What the server can do with any back-end.
+const OWN_FLAGS: InitFlags = InitFlags::ASYNC_READ
+    .union(InitFlags::BIG_WRITES)
+    .union(InitFlags::ASYNC_DIO)
+    .union(InitFlags::PARALLEL_DIROPS)
+    .union(InitFlags::MAX_PAGES)
+    .union(InitFlags::HAS_IOCTL_DIR)
+    .union(InitFlags::SETXATTR_EXT)
+    .union(InitFlags::DIRECT_IO_ALLOW_MMAP);
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// This many bytes of reply were written; 0 when none is due, or when there is no room for one.
+    Replied(u32),
+    /// A lock is not free. Keep the exchange and hand it in again later, or end it with [`Server::cancel`].
+    Waits {
+        /// Which request it is.
+        unique: u64,
+    },
+    /// A waiting request is to end early: [`cancel`](Server::cancel) its exchange. There is no reply to this message.
+    Interrupts {
+        /// Which request is meant.
+        unique: u64,
+    },
+}
+
+/// What was counted since the server was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Messages handed in.
+    pub requests: u64,
+    /// Those that broke the protocol: too short, no room for the reply, names that are none, before INIT.
+    pub malformed: u64,
+    /// Those with an operation that is not known here.
+    pub unknown: u64,
+    /// Those that a read-only file system refused.
+    pub read_only: u64,
+}
+
+/// A FUSE server for one mount.
+pub struct Server {
+    fs: Box<dyn FileSystem>,
+    options: Options,
+    /// What INIT agreed on; `None` before it and after DESTROY.
+    session: Option<InitFlags>,
+    arguments: Vec<u8>,
+    scratch: Scratch,
+    stats: ServerStats,
+}
+
+/// Buffers that are reused from request to request.
+#[derive(Default)]
+struct Scratch {
+    /// What follows the header in the reply.
+    reply: Vec<u8>,
+    /// Values of unknown length on their way into `reply`.
+    value: Vec<u8>,
+}
+
+/// What follows the header of a good reply.
+enum Payload {
+    /// It is in `Scratch::reply`.
+    Buffered,
+    /// It is in the exchange already, this many bytes.
+    InPlace(usize),
+    /// There is no reply to this operation.
+    NoReply,
+    Waits,
+    Interrupts(u64),
+}
+
+impl Server {
+    /// Serves `fs`.
+    #[must_use]
+    pub fn new(fs: Box<dyn FileSystem>) -> Self {
+        let options = fs.options();
+        Self {
+            fs,
+            options,
+            session: None,
+            arguments: Vec::new(),
+            scratch: Scratch::default(),
+            stats: ServerStats::default(),
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.stats
+    }
+
+    /// The back-end.
+    #[must_use]
+    pub fn file_system(&self) -> &dyn FileSystem {
+        &*self.fs
+    }
+
+    /// The guest is gone: everything that it had open is closed.
+    pub fn reset(&mut self) {
+        self.session = None;
+        self.fs.unmounted();
+    }
+
+    /// Handles one message.
+    pub fn handle(&mut self, exchange: &mut dyn Exchange) -> Outcome {
+        self.stats.requests = self.stats.requests.wrapping_add(1);
+        let mut header = HeaderIn::new_zeroed();
+        if exchange.read_request(0, header.as_mut_bytes()).is_err() {
+            // Without a header there is no `unique` that a reply could name.
+            self.stats.malformed = self.stats.malformed.wrapping_add(1);
+            return Outcome::Replied(0);
+        }
+        let unique = header.unique.get();
+        match self.answer(&header, exchange) {
+            Ok(Payload::Buffered) => Outcome::Replied(send(exchange, unique, &self.scratch.reply)),
+            Ok(Payload::InPlace(len)) => Outcome::Replied(send_header(exchange, HeaderOut::success(unique, len))),
+            Ok(Payload::NoReply) => Outcome::Replied(0),
+            Ok(Payload::Waits) => Outcome::Waits { unique },
+            Ok(Payload::Interrupts(unique)) => Outcome::Interrupts { unique },
+            Err(_) if !header.opcode().has_reply() => Outcome::Replied(0),
+            Err(errno) => Outcome::Replied(send_header(exchange, HeaderOut::failure(unique, errno.raw()))),
+        }
+    }
+
+    /// Ends a request that [waits](Outcome::Waits) and gives the length of the reply.
+    pub fn cancel(&mut self, exchange: &mut dyn Exchange, unique: u64) -> u32 {
+        send_header(exchange, HeaderOut::failure(unique, libc::EINTR))
+    }
+
+    fn answer(&mut self, header: &HeaderIn, exchange: &mut dyn Exchange) -> Result<Payload> {
+        let opcode = header.opcode();
+        let body_len = self.body_len(header, exchange)?;
+        let mut arguments = std::mem::take(&mut self.arguments);
+        let read = read_arguments(exchange, Request::arguments_len(opcode, body_len), &mut arguments);
+        let done = read
+            .map_err(|Fault| self.malformed(Errno::EIO))
+            .and_then(|()| self.answer_arguments(header, &arguments, body_len, exchange));
+        self.arguments = arguments;
+        done
+    }
+
+    /// The length of the arguments: what the header says, less header and extensions.
+    fn body_len(&mut self, header: &HeaderIn, exchange: &dyn Exchange) -> Result<usize> {
+        let len = header.len.get() as usize;
+        let body = len
+            .checked_sub(HeaderIn::LEN)
+            .and_then(|body| body.checked_sub(header.extensions_len()));
+        match body {
+            Some(body) if len <= exchange.request_len() && len <= MAX_MESSAGE => Ok(body),
+            _ => Err(self.malformed(Errno::EINVAL)),
+        }
+    }
+
+    fn answer_arguments(
+        &mut self,
+        header: &HeaderIn,
+        arguments: &[u8],
+        body_len: usize,
+        exchange: &mut dyn Exchange,
+    ) -> Result<Payload> {
+        let opcode = header.opcode();
+        let negotiated = self.session.unwrap_or_default();
+        let request = Request::parse(opcode, arguments, negotiated).map_err(|error| self.unparsed(error))?;
+        if let Request::Init { args, flags2 } = request {
+            return self.init(args, flags2, exchange);
+        }
+        if self.session.is_none() {
+            return Err(self.malformed(Errno::EIO));
+        }
+        let needed = if opcode.has_reply() {
+            HeaderOut::LEN + policy::payload_len(&request)
+        } else {
+            0
+        };
+        if exchange.reply_room() < needed {
+            return Err(self.malformed(Errno::EIO));
+        }
+        if self.options.read_only && policy::mutates(&request) {
+            self.stats.read_only = self.stats.read_only.wrapping_add(1);
+            return Err(Errno::EROFS);
+        }
+        self.scratch.reply.clear();
+        self.scratch.value.clear();
+        let by = Context {
+            uid: header.uid.get(),
+            gid: header.gid.get(),
+            pid: header.pid.get(),
+        };
+        self.perform(&by, NodeId(header.nodeid.get()), &request, body_len, exchange)
+    }
+
+    /// INIT ends whatever was mounted before: a guest that was killed does not say DESTROY.
+    fn init(&mut self, args: &InitIn, flags2: u32, exchange: &dyn Exchange) -> Result<Payload> {
+        if exchange.reply_room() < HeaderOut::LEN + fuse_wire::INIT_OUT_LEN {
+            return Err(self.malformed(Errno::EIO));
+        }
+        self.reset();
+        self.options = self.fs.options();
+        let offer = Offer {
+            flags: OWN_FLAGS | self.options.flags,
+            max_write: MAX_DATA,
+            max_readahead: MAX_DATA,
+            max_background: MAX_BACKGROUND,
+            time_gran: 1,
+        };
+        let out = match negotiate(args, flags2, &offer) {
+            InitReply::Agreed { flags, out, .. } => {
+                self.session = Some(flags);
+                self.fs.mounted(flags);
+                out
+            }
+            InitReply::TryOurs(out) => out,
+            InitReply::Refused => return Err(self.malformed(Errno::EPROTO)),
+        };
+        self.scratch.reply.clear();
+        self.scratch.reply.extend_from_slice(out.as_bytes());
+        Ok(Payload::Buffered)
+    }
+
+    fn unparsed(&mut self, error: RequestError) -> Errno {
+        match error {
+            RequestError::UnknownOpcode(_) => self.stats.unknown = self.stats.unknown.wrapping_add(1),
+            // A guest's program may ask for a name that is too long; that is not its kernel's fault.
+            RequestError::TooLong { .. } => {}
+            _ => return self.malformed(Errno::from_raw(error.errno())),
+        }
+        Errno::from_raw(error.errno())
+    }
+
+    fn malformed(&mut self, errno: Errno) -> Errno {
+        if self.stats.malformed == 0 {
+            tracing::warn!("the guest sent a malformed FUSE message; further ones are only counted");
+        }
+        self.stats.malformed = self.stats.malformed.wrapping_add(1);
+        errno
+    }
+
+    fn read(&mut self, node: NodeId, args: &fuse_wire::ReadIn, exchange: &mut dyn Exchange) -> Result<Payload> {
+        let room = exchange.reply_room() - HeaderOut::LEN;
+        let size = (args.size.get().min(MAX_DATA) as usize).min(room);
+        let mut out = DataOut::new(exchange, HeaderOut::LEN, size);
+        self.fs
+            .read(node, crate::Handle(args.fh.get()), args.offset.get(), &mut out)?;
+        Ok(Payload::InPlace(out.filled()))
+    }
+
+    fn write(
+        &mut self,
+        node: NodeId,
+        args: &fuse_wire::WriteIn,
+        body_len: usize,
+        exchange: &dyn Exchange,
+    ) -> Result<u32> {
+        let size = args.size.get() as usize;
+        if size > body_len - size_of_val(args) {
+            return Err(self.malformed(Errno::EINVAL));
+        }
+        let mut data = DataIn::new(exchange, HeaderIn::LEN + size_of_val(args), size);
+        self.fs.write(
+            node,
+            crate::Handle(args.fh.get()),
+            args.offset.get(),
+            &mut data,
+            args.fuse_flags(),
+        )
+    }
+}
+
+fn read_arguments(exchange: &dyn Exchange, len: usize, into: &mut Vec<u8>) -> std::result::Result<(), Fault> {
+    into.resize(len, 0);
+    exchange.read_request(HeaderIn::LEN, into)
+}
+
+fn send(exchange: &mut dyn Exchange, unique: u64, payload: &[u8]) -> u32 {
+    if exchange.write_reply(HeaderOut::LEN, payload).is_err() {
+        return send_header(exchange, HeaderOut::failure(unique, libc::EIO));
+    }
+    send_header(exchange, HeaderOut::success(unique, payload.len()))
+}
+
+/// Gives the length of the whole reply; 0 when not even a header fits.
+fn send_header(exchange: &mut dyn Exchange, header: HeaderOut) -> u32 {
+    match exchange.write_reply(0, header.as_bytes()) {
+        Ok(()) => header.len.get(),
+        Err(Fault) => 0,
+    }
+}
