@@ -22,3 +22,31 @@ pub mod spec;
 pub use limits::{HostOs, KernelKind, KernelTraits, Limits};
 pub use plan::{Plan, PlanError, plan};
 pub use spec::{Choice, KernelWords, Net, Publish, Share, Spec, Stdio, Stream, VsockRoute};
+
+#[cfg(feature = "kvm")]
+mod build;
+#[cfg(feature = "kvm")]
+mod bus;
+#[cfg(feature = "kvm")]
+mod exit;
+#[cfg(feature = "kvm")]
+mod irqchip;
+#[cfg(feature = "kvm")]
+mod legacy;
+#[cfg(feature = "kvm")]
+mod run;
+#[cfg(feature = "kvm")]
+mod sys;
+#[cfg(feature = "kvm")]
+mod vcpu;
+#[cfg(feature = "kvm")]
+mod worker;
+
+#[cfg(feature = "kvm")]
+pub use build::{BuildError, HostStdio, Resources, build};
+#[cfg(feature = "kvm")]
+pub use exit::{Exit, NotStarted, VcpuFault};
+#[cfg(feature = "kvm")]
+pub use run::{Handle, Machine, RunError};
+#[cfg(feature = "kvm")]
+pub use worker::KvmHost;

@@ -18,7 +18,7 @@ const KVM_IO_APIC_PINS: u32 = 24;
 /// The tag by which the kernel itself looks for its root (`root=/dev/root`).
 const ROOT_TAG: &str = "/dev/root";
 /// The guest's address on vsock, as in every VMM with TSI.
-const GUEST_CID: u64 = 3;
+const GUEST_CID: u32 = 3;
 
 /// What a device is, and all that is needed to make it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,7 +81,7 @@ pub struct SharePlan {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VsockPlan {
     /// The guest's address.
-    pub guest_cid: u64,
+    pub guest_cid: u32,
     /// Carries AF_INET and AF_INET6.
     pub inet: bool,
     /// Carries AF_UNIX.

@@ -20,7 +20,7 @@ pub use devices::{ConsolePort, DeviceKind, PortRole, SharePlan, VsockPlan};
 pub use error::PlanError;
 pub use vsock::VsockDecision;
 
-use crate::limits::{KernelTraits, Limits};
+use crate::limits::{KernelKind, KernelTraits, Limits};
 use crate::spec::Spec;
 
 /// Everything that was decided. The same spec and limits always give the same plan; guest-visible numbers in it are ABI.
@@ -35,6 +35,8 @@ pub struct Plan {
     pub kernel: KernelTraits,
     /// Whether an initramfs is loaded.
     pub initramfs: bool,
+    /// Whether COM1 is there. The bundle's kernel has no driver for it.
+    pub serial: bool,
     /// How many pins the IO-APIC has that the guest is told of.
     pub io_apic_pins: u32,
     /// Every device in the order of its registers.
@@ -84,6 +86,7 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
         })?,
         kernel: limits.kernel.clone(),
         initramfs: spec.initramfs,
+        serial: limits.kernel.kind != KernelKind::Bundle,
         io_apic_pins: devices::io_apic_pins(&layout),
         init: init::config(spec, &vsock, &devices),
         devices,

@@ -1,0 +1,232 @@
+//! Making the plan's devices and putting them on the bus.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use guest_init::contract::{CONFIG_PATH, INIT_PATH};
+use kvm_ioctls::VmFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use virtio_console::{Console, ConsoleConfig, Port, PortKind, TerminalSize};
+use virtio_fs::overlay::{GuestReport, Overlay, VirtualEntry};
+use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::{Fs, FsConfig};
+use virtio_transport::{Memory, MmioTransport, VirtioDevice};
+use virtio_vsock_tsi::{Cid, Route, TsiFlags, Vsock, VsockConfig};
+use vsock_proto::policy::Policy;
+
+use super::{BuildError, HostStdio};
+use crate::bus::MmioBus;
+use crate::exit::{NotStarted, Report};
+use crate::plan::{ConsolePort, DeviceKind, DevicePlan, Plan, PortRole, SharePlan, VsockPlan};
+use crate::run::{Control, Wires};
+use crate::spec::{Publish, VsockRoute};
+use crate::worker::{Kick, KvmHost};
+
+/// Permissions of the virtual files.
+const INIT_MODE: u32 = 0o755;
+const CONFIG_MODE: u32 = 0o444;
+
+/// The devices of a machine.
+pub(super) struct Devices {
+    pub(super) bus: MmioBus,
+    pub(super) wires: Wires,
+}
+
+/// Makes every device of the plan. None has a thread or a descriptor of KVM's yet.
+pub(super) fn make(
+    plan: &Plan,
+    stdio: HostStdio,
+    vm: &Arc<VmFd>,
+    mem: &Memory,
+    control: &Arc<Control>,
+) -> Result<Devices, BuildError> {
+    let mut maker = Maker {
+        plan,
+        stdio,
+        vm,
+        mem,
+        control,
+        bus: MmioBus::default(),
+        wires: Wires::default(),
+    };
+    for device in &plan.devices {
+        maker.make(device)?;
+    }
+    Ok(Devices {
+        bus: maker.bus,
+        wires: maker.wires,
+    })
+}
+
+struct Maker<'a> {
+    plan: &'a Plan,
+    stdio: HostStdio,
+    vm: &'a Arc<VmFd>,
+    mem: &'a Memory,
+    control: &'a Arc<Control>,
+    bus: MmioBus,
+    wires: Wires,
+}
+
+impl Maker<'_> {
+    fn make(&mut self, at: &DevicePlan) -> Result<(), BuildError> {
+        match &at.kind {
+            DeviceKind::Console { ports } => self.console(at, ports),
+            DeviceKind::Share(share) => self.share(at, share),
+            DeviceKind::Vsock(vsock) => self.vsock(at, vsock),
+            DeviceKind::Net(_) => Err(BuildError::NetDevice),
+        }
+    }
+
+    /// Puts a device where the plan has it.
+    fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Kick {
+        let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base);
+        let kick = host.kick();
+        let transport = MmioTransport::new(device, host, Arc::clone(self.mem));
+        self.bus.add(at.mmio_base, at.mmio_len, Box::new(transport));
+        kick
+    }
+
+    fn console(&mut self, at: &DevicePlan, ports: &[ConsolePort]) -> Result<(), BuildError> {
+        let has = |role| ports.iter().any(|port| port.role == role);
+        let (stdin_piped, stdout_piped) = (has(PortRole::Stdin), has(PortRole::Stdout));
+        let ports = ports
+            .iter()
+            .map(|port| match port.role {
+                PortRole::Terminal => self.terminal(stdin_piped, stdout_piped),
+                PortRole::Stdin => Ok(pipe(port.name, self.stdio.stdin.take(), None)),
+                PortRole::Stdout => Ok(pipe(port.name, None, self.stdio.stdout.take())),
+                PortRole::Stderr => Ok(pipe(port.name, None, duplicate(self.stdio.stderr.as_ref())?)),
+                PortRole::Control => self.control_port(port.name),
+            })
+            .collect::<Result<_, std::io::Error>>()
+            .map_err(BuildError::device(&at.name))?;
+        let console = Console::new(ConsoleConfig { ports }).map_err(BuildError::device(&at.name))?;
+        let control = console.control();
+        let kick = self.attach(at, console);
+        self.wires.console = Some((control, kick));
+        Ok(())
+    }
+
+    /// Input and output are the streams without a port of their own. The kernel's messages need a place in any case.
+    fn terminal(&mut self, stdin_piped: bool, stdout_piped: bool) -> Result<Port, std::io::Error> {
+        let output = if stdout_piped {
+            duplicate(self.stdio.stderr.as_ref())?
+        } else {
+            self.stdio.stdout.take()
+        };
+        Ok(Port {
+            name: String::new(),
+            kind: PortKind::Terminal {
+                size: TerminalSize::default(),
+            },
+            input: if stdin_piped { None } else { self.stdio.stdin.take() },
+            output: output.map(Into::into),
+        })
+    }
+
+    /// A full pipe means that the guest does not read its signals: writing must not wait for it.
+    fn control_port(&mut self, name: &str) -> Result<Port, std::io::Error> {
+        let (guest_end, host_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        self.wires.signals = Some(Arc::new(File::from(host_end)));
+        Ok(pipe(name, Some(guest_end), None))
+    }
+
+    fn share(&mut self, at: &DevicePlan, share: &SharePlan) -> Result<(), BuildError> {
+        let config = PassthroughConfig {
+            read_only: share.read_only,
+            ..PassthroughConfig::default()
+        };
+        let folder = Passthrough::new(&share.host, config).map_err(|source| BuildError::Share {
+            path: share.host.clone(),
+            source,
+        })?;
+        let control = Arc::clone(self.control);
+        let overlay = Overlay::new(folder, self.virtual_entries(share))
+            .map_err(BuildError::device(&at.name))?
+            .on_report(move |report| control.report(read_report(report)));
+        let device = Fs::new(FsConfig::new(&share.tag), Box::new(overlay)).map_err(BuildError::device(&at.name))?;
+        self.attach(at, device);
+        Ok(())
+    }
+
+    /// Mount points, and in the root the init with its configuration.
+    fn virtual_entries(&self, share: &SharePlan) -> Vec<VirtualEntry> {
+        let mut entries: Vec<_> = share.folders.iter().map(VirtualEntry::folder).collect();
+        if let Some(config) = self.plan.init.as_ref().filter(|_| share.root) {
+            entries.push(VirtualEntry::file(INIT_PATH, INIT_MODE, guest_init::init()));
+            entries.push(VirtualEntry::file(CONFIG_PATH, CONFIG_MODE, config.to_json()));
+        }
+        entries
+    }
+
+    fn vsock(&mut self, at: &DevicePlan, vsock: &VsockPlan) -> Result<(), BuildError> {
+        let config = VsockConfig {
+            guest_cid: Cid::new(vsock.guest_cid).map_err(BuildError::device(&at.name))?,
+            tsi: TsiFlags {
+                inet: vsock.inet,
+                unix: vsock.unix,
+            },
+            policy: Policy::new(vsock.allow.clone(), vsock.deny.clone()),
+            unix_root: vsock.unix_root.as_deref().map(open_folder).transpose()?,
+            port_map: vsock.publish.iter().map(published).collect(),
+            routes: vsock.routes.iter().map(route).collect(),
+            ..VsockConfig::default()
+        };
+        let device = Vsock::new(config).map_err(BuildError::device(&at.name))?;
+        self.wires.vsock = Some(device.stats());
+        self.attach(at, device);
+        Ok(())
+    }
+}
+
+/// What the guest's init has to say, in this crate's words.
+fn read_report(report: GuestReport) -> Report {
+    match report {
+        GuestReport::ExitCode(code) => Report::Code(code),
+        GuestReport::NotFound => Report::NotStarted(NotStarted::NotFound),
+        GuestReport::NotExecutable => Report::NotStarted(NotStarted::NotExecutable),
+        GuestReport::SetUpFailed => Report::NotStarted(NotStarted::SetUp),
+    }
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, BuildError> {
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    opened.map_err(|errno| BuildError::Share {
+        path: path.to_owned(),
+        source: errno.into(),
+    })
+}
+
+/// The guest's port, and where the host listens for it: on its loopback unless the plan says otherwise.
+fn published(publish: &Publish) -> (u16, SocketAddr) {
+    let address = publish.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    (publish.guest_port, SocketAddr::new(address, publish.host_port))
+}
+
+fn route(route: &VsockRoute) -> Route {
+    let (port, path) = (route.port, route.path.clone());
+    if route.listen {
+        Route::Listen { port, path }
+    } else {
+        Route::Connect { port, path }
+    }
+}
+
+fn pipe(name: &str, input: Option<OwnedFd>, output: Option<OwnedFd>) -> Port {
+    Port {
+        name: name.to_owned(),
+        kind: PortKind::Pipe,
+        input,
+        output: output.map(Into::into),
+    }
+}
+
+/// Stdin and stdout end up at one port; messages of the program and of the kernel may both go to stderr.
+pub(super) fn duplicate(fd: Option<&OwnedFd>) -> Result<Option<OwnedFd>, std::io::Error> {
+    fd.map(|fd| fd.as_fd().try_clone_to_owned()).transpose()
+}

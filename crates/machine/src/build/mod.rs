@@ -1,0 +1,193 @@
+//! The second step: carry a plan out. Nothing is decided here.
+
+mod devices;
+mod error;
+mod kvm;
+mod memory;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use boot_params::{BootConfig, BootImage, long_mode, pvh};
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Kvm, VmFd};
+use virtio_transport::Trigger;
+use vm_memory::GuestMemoryMmap;
+
+pub use error::BuildError;
+
+use crate::kernel::{EntryPoint, KernelImage};
+use crate::legacy::{self, Com1Wiring, Legacy, PortBus};
+use crate::plan::Plan;
+use crate::run::{Control, End, Machine, Surroundings, Vcpu};
+use crate::{KernelKind, vcpu};
+
+const KEYBOARD_IRQ: u32 = 1;
+const COM1_IRQ: u32 = 4;
+
+/// What of the host goes into a machine besides the shares, which the plan names by path.
+pub struct Resources {
+    /// The kernel that the plan was made for.
+    pub kernel: KernelImage,
+    /// The initramfs, when the plan has one.
+    pub initramfs: Option<File>,
+    /// Where the guest's console ends.
+    pub stdio: HostStdio,
+}
+
+/// The host's ends of the guest's standard streams and of its terminal. What is missing is empty, or swallows.
+#[derive(Default)]
+pub struct HostStdio {
+    /// What the guest reads.
+    pub stdin: Option<OwnedFd>,
+    /// Where its output goes.
+    pub stdout: Option<OwnedFd>,
+    /// Where its messages go, and the kernel's when stdout is not a terminal.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Carries the plan out up to the point where the vCPUs can be run.
+///
+/// # Errors
+/// [`BuildError`]; all that was opened is closed again.
+pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
+    let Resources {
+        kernel,
+        initramfs,
+        stdio,
+    } = resources;
+    if *kernel.traits() != plan.kernel {
+        return Err(BuildError::OtherKernel);
+    }
+    let kvm = kvm::open()?;
+    let vm = Arc::new(kvm::create_vm(&kvm)?);
+    let mem = memory::reserve(&plan.memory)?;
+    let control = Arc::new(Control::default());
+    let com1 = devices::duplicate(stdio.stderr.as_ref()).map_err(BuildError::device("serial"))?;
+    let devices = devices::make(plan, stdio, &vm, &mem, &control)?;
+    let boot = load(plan, &kernel, initramfs, &mem)?;
+    memory::write(&mem, &boot.blobs)?;
+    memory::register(&vm, &mem)?;
+    let vcpus = vcpus(plan, &kvm, &vm, &boot)?;
+    let ports = Arc::new(ports(plan, com1, &vm, &control));
+    let around = Surroundings {
+        control,
+        mmio: Arc::new(devices.bus),
+        ports,
+    };
+    Ok(Machine {
+        vm,
+        vcpus,
+        around,
+        wires: devices.wires,
+        mem,
+    })
+}
+
+/// Loads the kernel and lays out what it is booted with.
+fn load(
+    plan: &Plan,
+    kernel: &KernelImage,
+    initramfs: Option<File>,
+    mem: &GuestMemoryMmap,
+) -> Result<BootImage, BuildError> {
+    if plan.initramfs != initramfs.is_some() {
+        return Err(BuildError::OtherInitramfs);
+    }
+    let entry = load_kernel(kernel, mem)?;
+    let initramfs = initramfs
+        .map(|file| kernel.load_initramfs(mem, &file, &entry))
+        .transpose()?;
+    let EntryPoint {
+        address,
+        ref setup_header,
+        ..
+    } = entry;
+    let config = BootConfig {
+        entry: address,
+        ram: &plan.memory,
+        command_line: plan.cmdline.as_bytes(),
+        initramfs,
+        cpus: plan.cpus,
+        io_apic_pins: plan.io_apic_pins,
+        setup_header: setup_header.as_ref(),
+    };
+    Ok(match plan.kernel.kind {
+        KernelKind::Pvh => pvh::boot_image(&config)?,
+        KernelKind::Bundle | KernelKind::BzImage | KernelKind::Elf => long_mode::boot_image(&config)?,
+    })
+}
+
+/// The bundle is mapped over guest memory, so that only pages the guest writes to are copied; other formats are read.
+fn load_kernel(kernel: &KernelImage, mem: &GuestMemoryMmap) -> Result<EntryPoint, BuildError> {
+    match kernel.bundle_mapping()? {
+        Some(mapping) => {
+            memory::map(mem, &mapping)?;
+            Ok(kernel.entry_point())
+        }
+        None => Ok(kernel.load(mem)?),
+    }
+}
+
+fn vcpus(plan: &Plan, kvm: &Kvm, vm: &VmFd, boot: &BootImage) -> Result<Vec<Vcpu>, BuildError> {
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(BuildError::kvm("tell what processor it can show to the guest"))?;
+    (0..plan.cpus)
+        .map(|index| {
+            let fd = vm
+                .create_vcpu(u64::from(index))
+                .map_err(BuildError::kvm("create a vCPU"))?;
+            vcpu::configure(&fd, index, plan.cpus, &cpuid, &boot.registers)
+                .map_err(|source| BuildError::Vcpu { index, source })?;
+            Ok(Vcpu { index, fd })
+        })
+        .collect()
+}
+
+/// The port I/O devices. COM1, where there is one, ends where the kernel's messages do.
+fn ports(plan: &Plan, com1: Option<OwnedFd>, vm: &Arc<VmFd>, control: &Arc<Control>) -> PortBus {
+    let control = Arc::clone(control);
+    let output: Box<dyn Write + Send> = match com1 {
+        Some(fd) => Box::new(File::from(fd)),
+        None => Box::new(io::sink()),
+    };
+    let com1 = plan.serial.then(|| Com1Wiring {
+        output,
+        irq: Box::new(LegacyIrq::new(vm, COM1_IRQ)),
+    });
+    legacy::ports(Legacy {
+        reset: Box::new(move || control.end(End::Reset)),
+        keyboard: Box::new(LegacyIrq::new(vm, KEYBOARD_IRQ)),
+        com1,
+        clock: Box::new(SystemTime::now),
+        ram: &plan.memory,
+    })
+}
+
+/// An interrupt line without a descriptor of its own: these lines are raised a few times in a machine's life, if ever.
+struct LegacyIrq {
+    vm: Arc<VmFd>,
+    line: u32,
+}
+
+impl LegacyIrq {
+    fn new(vm: &Arc<VmFd>, line: u32) -> Self {
+        Self {
+            vm: Arc::clone(vm),
+            line,
+        }
+    }
+}
+
+impl Trigger for LegacyIrq {
+    fn trigger(&self) -> io::Result<()> {
+        let set = |level| self.vm.set_irq_line(self.line, level);
+        set(true)
+            .and_then(|()| set(false))
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
+}

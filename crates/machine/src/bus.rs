@@ -1,0 +1,139 @@
+//! The MMIO bus: which register block an address belongs to.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use virtio_transport::{Host, MmioTransport, VirtioDevice};
+
+/// Memory that nobody answers for reads as ones.
+const UNCLAIMED: u8 = 0xff;
+
+/// A register block on the bus.
+pub(crate) trait Registers: Send {
+    /// Reads registers at `offset` within the block.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    /// Writes registers at `offset` within the block.
+    fn write(&mut self, offset: u64, data: &[u8]);
+    /// Stops the device behind it for good; it may take `patience` to deliver what the driver has handed over.
+    fn shutdown(&mut self, patience: Duration);
+}
+
+impl<D: VirtioDevice, H: Host<D::Worker>> Registers for MmioTransport<D, H> {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        Self::read(self, offset, data);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        Self::write(self, offset, data);
+    }
+
+    fn shutdown(&mut self, patience: Duration) {
+        Self::shutdown(self, patience);
+    }
+}
+
+/// Register blocks by address. Each has a lock of its own, so vCPUs that talk to different devices do not meet.
+#[derive(Default)]
+pub(crate) struct MmioBus {
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    base: u64,
+    len: u64,
+    registers: Mutex<Box<dyn Registers>>,
+}
+
+impl MmioBus {
+    /// Adds a block. The plan has seen to it that none overlaps another.
+    pub(crate) fn add(&mut self, base: u64, len: u64, registers: Box<dyn Registers>) {
+        let at = self.blocks.partition_point(|block| block.base < base);
+        self.blocks.insert(
+            at,
+            Block {
+                base,
+                len,
+                registers: Mutex::new(registers),
+            },
+        );
+    }
+
+    /// A guest's read of `data.len()` bytes at `address`.
+    pub(crate) fn read(&self, address: u64, data: &mut [u8]) {
+        match self.find(address) {
+            Some(block) => block.lock().read(address - block.base, data),
+            None => data.fill(UNCLAIMED),
+        }
+    }
+
+    /// A guest's write at `address`.
+    pub(crate) fn write(&self, address: u64, data: &[u8]) {
+        if let Some(block) = self.find(address) {
+            block.lock().write(address - block.base, data);
+        }
+    }
+
+    /// Stops every device, in the order of their addresses.
+    pub(crate) fn shutdown(&self, patience: Duration) {
+        for block in &self.blocks {
+            block.lock().shutdown(patience);
+        }
+    }
+
+    fn find(&self, address: u64) -> Option<&Block> {
+        let after = self.blocks.partition_point(|block| block.base <= address);
+        let block = self.blocks.get(after.checked_sub(1)?)?;
+        (address - block.base < block.len).then_some(block)
+    }
+}
+
+impl Block {
+    fn lock(&self) -> MutexGuard<'_, Box<dyn Registers>> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo(u8);
+
+    impl Registers for Echo {
+        fn read(&mut self, offset: u64, data: &mut [u8]) {
+            data.fill(self.0 + u8::try_from(offset).unwrap());
+        }
+        fn write(&mut self, _offset: u64, data: &[u8]) {
+            self.0 = data[0];
+        }
+        fn shutdown(&mut self, _patience: Duration) {}
+    }
+
+    fn byte_at(bus: &MmioBus, address: u64) -> u8 {
+        let mut data = [0];
+        bus.read(address, &mut data);
+        data[0]
+    }
+
+    #[test]
+    fn an_access_reaches_the_block_it_falls_into() {
+        let mut bus = MmioBus::default();
+        bus.add(0x2000, 0x1000, Box::new(Echo(20)));
+        bus.add(0x1000, 0x10, Box::new(Echo(10)));
+        assert_eq!(byte_at(&bus, 0x1003), 13);
+        assert_eq!(byte_at(&bus, 0x2001), 21);
+        bus.write(0x2fff, &[40]);
+        assert_eq!(byte_at(&bus, 0x2000), 40);
+    }
+
+    #[test]
+    fn unclaimed_addresses_read_as_ones_and_swallow_writes() {
+        let mut bus = MmioBus::default();
+        bus.add(0x1000, 0x10, Box::new(Echo(10)));
+        for address in [0, 0xfff, 0x1010, u64::MAX] {
+            assert_eq!(byte_at(&bus, address), 0xff);
+            bus.write(address, &[1]);
+        }
+        assert_eq!(byte_at(&bus, 0x1000), 10);
+    }
+}

@@ -1,0 +1,70 @@
+//! Control of a machine from other threads.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use virtio_console::{ConsoleControl, Size};
+use virtio_vsock_tsi::Stats as VsockStats;
+
+use super::control::{Control, End};
+use crate::worker::Kick;
+
+/// Controls a machine from any thread. Cheap to clone; harmless once the machine has ended.
+#[derive(Clone)]
+pub struct Handle {
+    control: Arc<Control>,
+    wires: Wires,
+}
+
+/// What reaches into single devices.
+#[derive(Clone, Default)]
+pub(crate) struct Wires {
+    /// The host's end of the port `tessera-control`.
+    pub(crate) signals: Option<Arc<File>>,
+    pub(crate) console: Option<(ConsoleControl, Kick)>,
+    pub(crate) vsock: Option<Arc<VsockStats>>,
+}
+
+impl Handle {
+    pub(crate) fn new(control: Arc<Control>, wires: Wires) -> Self {
+        Self { control, wires }
+    }
+
+    /// Ends the machine as it stands, as if its power was cut.
+    pub fn stop(&self) {
+        self.control.end(End::Stopped);
+    }
+
+    /// Takes all vCPUs out of the guest; returns when they are.
+    pub fn pause(&self) {
+        self.control.pause();
+    }
+
+    /// Lets the guest go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.control.resume();
+    }
+
+    /// Sends a signal to the guest's program. Returns whether there was a way to send it.
+    pub fn signal(&self, signal: u8) -> bool {
+        self.wires
+            .signals
+            .as_deref()
+            .is_some_and(|mut port| port.write_all(&[signal]).is_ok())
+    }
+
+    /// Tells the guest the size of the terminal that its console is.
+    pub fn resize(&self, cols: u16, rows: u16) {
+        if let Some((console, kick)) = &self.wires.console {
+            console.resize(Size { cols, rows });
+            kick.wake();
+        }
+    }
+
+    /// What the vsock device has counted, if there is one.
+    #[must_use]
+    pub fn vsock_stats(&self) -> Option<&VsockStats> {
+        self.wires.vsock.as_deref()
+    }
+}

@@ -1,0 +1,137 @@
+//! The third step: run the machine until it ends.
+
+mod control;
+mod handle;
+mod vcpu;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use kvm_ioctls::VmFd;
+use virtio_transport::Memory;
+
+pub(crate) use control::{Control, End};
+pub use handle::Handle;
+pub(crate) use handle::Wires;
+pub(crate) use vcpu::{Surroundings, Vcpu};
+
+use crate::exit::Exit;
+use crate::sys;
+use control::Wake;
+
+/// A machine that is built and has not run yet.
+pub struct Machine {
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) around: Surroundings,
+    pub(crate) wires: Wires,
+    /// Keeps guest memory mapped for as long as a vCPU can run.
+    pub(crate) mem: Memory,
+}
+
+/// How long the end of a machine waits for a reader of the guest's last output.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+/// Why a machine could not be run.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the thread of vCPU {vcpu}")]
+pub struct RunError {
+    /// Which vCPU.
+    pub vcpu: u32,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Machine {
+    /// A handle to control the machine from other threads, before, while and after it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.around.control), self.wires.clone())
+    }
+
+    /// Runs the machine until it ends. When this returns, its threads are joined and its descriptors closed.
+    ///
+    /// # Errors
+    /// [`RunError`] when a thread cannot be started; those that were are joined.
+    pub fn run(self) -> Result<Exit, RunError> {
+        let Self {
+            vm,
+            vcpus,
+            around,
+            mem: _mem,
+            wires: _,
+        } = self;
+        let threads = start(vcpus, &around);
+        if threads.is_err() {
+            around.control.end(End::Stopped);
+        }
+        let (threads, failed) = match threads {
+            Ok(threads) => (threads, None),
+            Err((threads, error)) => (threads, Some(error)),
+        };
+        let end = attend(&around.control, &threads);
+        threads.iter().for_each(sys::kick);
+        for thread in threads {
+            // A vCPU thread that panicked has printed why; the machine ends all the same.
+            let _ = thread.join();
+        }
+        let cause = end.cause(|| drivers_live(&vm));
+        around.mmio.shutdown(LAST_OUTPUT);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Exit::classify(cause, around.control.reported())),
+        }
+    }
+}
+
+type Threads = Vec<JoinHandle<()>>;
+
+fn start(vcpus: Vec<Vcpu>, around: &Surroundings) -> Result<Threads, (Threads, RunError)> {
+    let mut threads = Vec::with_capacity(vcpus.len());
+    for vcpu in vcpus {
+        let index = vcpu.index;
+        let around_it = around.clone();
+        around.control.enter();
+        let thread = Builder::new().name(format!("vcpu{index}"));
+        match sys::with_signals_blocked(|| thread.spawn(move || vcpu.run(&around_it))) {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                around.control.leave();
+                return Err((threads, RunError { vcpu: index, source }));
+            }
+        }
+    }
+    Ok(threads)
+}
+
+/// Calls the vCPUs back for each pause, until the end.
+fn attend(control: &Control, threads: &Threads) -> End {
+    loop {
+        match control.wait_for_work() {
+            Wake::End(end) => return end,
+            Wake::Park => {
+                threads.iter().for_each(sys::kick);
+                control.wait_for_parking();
+            }
+        }
+    }
+}
+
+/// Whether the guest left interrupts of ours unmasked in the IO-APIC. An orderly end masks them all, a panic none.
+fn drivers_live(vm: &VmFd) -> bool {
+    const IOAPIC_MASKED: u64 = 1 << 16;
+    let mut chip = kvm_bindings::kvm_irqchip {
+        chip_id: kvm_bindings::KVM_IRQCHIP_IOAPIC,
+        ..Default::default()
+    };
+    if vm.get_irqchip(&mut chip).is_err() {
+        return false;
+    }
+    crate::irqchip::redirections(&chip)
+        .iter()
+        .skip(crate::irqchip::FIRST_DEVICE_PIN)
+        .any(|entry| entry & IOAPIC_MASKED == 0)
+}

@@ -1,0 +1,95 @@
+//! One vCPU's thread: enter the guest, answer its accesses, until the machine ends.
+
+use std::sync::Arc;
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::control::{Control, End, Next};
+use crate::bus::MmioBus;
+use crate::exit::VcpuFault;
+use crate::legacy::PortBus;
+use crate::sys;
+
+/// What a vCPU talks to.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) control: Arc<Control>,
+    pub(crate) mmio: Arc<MmioBus>,
+    pub(crate) ports: Arc<PortBus>,
+}
+
+/// One vCPU and its number.
+pub(crate) struct Vcpu {
+    pub(crate) index: u32,
+    pub(crate) fd: VcpuFd,
+}
+
+impl Vcpu {
+    /// Runs the vCPU until the machine ends, on a thread whose signals are blocked but for the kick inside `KVM_RUN`.
+    pub(crate) fn run(mut self, around: &Surroundings) {
+        if let Err(error) = sys::let_kicks_through(&self.fd) {
+            around.control.end(End::Fault(VcpuFault::Run {
+                vcpu: self.index,
+                errno: error.to_string(),
+            }));
+        }
+        while around.control.next() == Next::Run {
+            if let Some(end) = self.step(around) {
+                around.control.end(end);
+            }
+        }
+        around.control.leave();
+    }
+
+    /// Enters the guest once; `Some` ends the machine.
+    fn step(&mut self, around: &Surroundings) -> Option<End> {
+        let vcpu = self.index;
+        let fault = match self.fd.run() {
+            Ok(VcpuExit::IoIn(port, data)) => {
+                around.ports.read(port, data);
+                return None;
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                around.ports.write(port, data);
+                return None;
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                around.mmio.read(address, data);
+                return None;
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                around.mmio.write(address, data);
+                return None;
+            }
+            Ok(VcpuExit::Intr) => {
+                sys::consume_kick();
+                return None;
+            }
+            Ok(VcpuExit::SystemEvent(..)) => return Some(End::Reset),
+            Ok(VcpuExit::Shutdown) => VcpuFault::TripleFault { vcpu, rip: self.rip() },
+            Ok(VcpuExit::FailEntry(reason, _)) => VcpuFault::EntryFailed { vcpu, reason },
+            Ok(VcpuExit::InternalError) => VcpuFault::Internal { vcpu, rip: self.rip() },
+            Ok(other) => VcpuFault::Unexpected {
+                vcpu,
+                exit: format!("{other:?}"),
+            },
+            Err(error) => match error.errno() {
+                libc::EINTR => {
+                    sys::consume_kick();
+                    return None;
+                }
+                libc::EAGAIN => return None,
+                _ => VcpuFault::Run {
+                    vcpu,
+                    errno: error.to_string(),
+                },
+            },
+        };
+        Some(End::Fault(fault))
+    }
+
+    /// Where the guest was, for messages.
+    fn rip(&self) -> u64 {
+        self.fd.get_regs().map_or(0, |regs| regs.rip)
+    }
+}

@@ -1,0 +1,139 @@
+//! System calls that no safe library offers.
+#![allow(
+    unsafe_code,
+    reason = "signal masks and mapping a file over guest memory have no safe interface upstream"
+)]
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
+use std::thread::JoinHandle;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{VcpuFd, VmFd};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::ioctl::ioctl_with_ptr;
+use vmm_sys_util::ioctl_iow_nr;
+
+/// `struct kvm_signal_mask` with the kernel's 64-bit signal set.
+#[repr(C)]
+struct KvmSignalMask {
+    len: u32,
+    sigset: [u8; KERNEL_SIGSET],
+}
+
+/// Size in bytes of the kernel's `sigset_t`.
+const KERNEL_SIGSET: usize = 8;
+const KVMIO: u32 = 0xae;
+
+// The size field of this ioctl counts the fixed part only: `struct kvm_signal_mask` ends in an array without a length.
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, u32);
+
+/// The signal that interrupts a vCPU. It is blocked in every thread of ours and let through by `KVM_RUN` alone, so no
+/// handler is needed and none of the embedder's runs.
+fn kick_signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+/// Calls `spawn` with every signal blocked, so that a thread it starts has them blocked from its first instruction on:
+/// they are for the embedder's threads, and a kick must not come before it can be taken.
+pub(crate) fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set; pthread_sigmask reads it, stores the old mask, and changes only this
+    // thread's.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = spawn();
+    // SAFETY: pthread_sigmask has stored the mask above; it cannot fail for SIG_SETMASK and valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
+
+/// Lets the kick signal, and nothing else, interrupt `KVM_RUN` of this vCPU.
+pub(crate) fn let_kicks_through(vcpu: &VcpuFd) -> io::Result<()> {
+    let kick = u64::try_from(kick_signal()).map_err(io::Error::other)?;
+    let blocked = !(1u64 << (kick - 1));
+    let mask = KvmSignalMask {
+        len: KERNEL_SIGSET as u32,
+        sigset: blocked.to_ne_bytes(),
+    };
+    // SAFETY: the kernel reads `len` and then `len` bytes after it, all of which `mask` holds.
+    let result = unsafe { ioctl_with_ptr(vcpu, KVM_SET_SIGNAL_MASK(), &raw const mask) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the `KVM_RUN` that the thread is in, or the next one, return with EINTR.
+pub(crate) fn kick<T>(thread: &JoinHandle<T>) {
+    // SAFETY: the handle has not been joined, so the thread's id is valid.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), kick_signal()) };
+}
+
+/// Takes back the kick that interrupted `KVM_RUN`; it stays pending otherwise.
+pub(crate) fn consume_kick() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: sigemptyset initialises the set; sigtimedwait reads it and, with no info wanted, writes nothing.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), kick_signal());
+        libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const at_once);
+    }
+}
+
+/// Maps `len` bytes of `file` from `offset` on over guest memory at `at`: privately, so that the guest's writes stay in
+/// this machine, and copied only page by page as the guest writes.
+pub(crate) fn map_over(
+    mem: &GuestMemoryMmap,
+    at: GuestAddress,
+    file: &File,
+    offset: u64,
+    len: usize,
+) -> io::Result<()> {
+    let slice = mem.get_slice(at, len).map_err(io::Error::other)?;
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let host = slice.ptr_guard_mut();
+    // SAFETY: `slice` shows that `len` bytes at `host` are one mapping of guest memory. It stays mapped, readable and
+    // writable; only what backs it changes, and guest memory has no Rust reference into it.
+    let mapped = unsafe {
+        libc::mmap(
+            host.as_ptr().cast(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            offset,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes every region of guest memory a memory slot of the VM.
+pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), kvm_ioctls::Error> {
+    for (slot, region) in (0..).zip(mem.iter()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the region is a mapping of `memory_size` bytes at `userspace_addr`. The machine keeps guest memory
+        // mapped as long as any vCPU of the VM can run.
+        unsafe { vm.set_user_memory_region(region)? };
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! A guest of a few instructions, for any `/dev/kvm`: an ELF image with a PVH entry, so it needs no paging.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use machine::kernel::KernelImage;
+use machine::{HostStdio, Limits, Machine, Resources, Share, Spec};
+
+/// Where the code lies and is entered.
+const LOAD: u32 = 0x10_0000;
+/// `XEN_ELFNOTE_PHYS32_ENTRY`.
+const PVH_NOTE: u32 = 18;
+
+/// Resets the machine through the i8042: `mov al, 0xfe; out 0x64, al; hlt; jmp $`.
+pub(crate) const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfe];
+/// Runs for ever: `jmp $`.
+pub(crate) const SPIN: &[u8] = &[0xeb, 0xfe];
+/// Halts for ever, with interrupts off: `cli; hlt; jmp -3`.
+pub(crate) const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
+/// Faults where there is no handler: `ud2`.
+pub(crate) const FAULT: &[u8] = &[0x0f, 0x0b];
+
+/// Whether there is a KVM to test with; says so if not.
+pub(crate) fn kvm_is_there(test: &str) -> bool {
+    let there = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !there {
+        eprintln!("{test}: skipped, since /dev/kvm cannot be opened");
+    }
+    there
+}
+
+/// A kernel file, and a root folder beside it.
+pub(crate) struct Guest {
+    folder: tempfile::TempDir,
+}
+
+impl Guest {
+    pub(crate) fn new(code: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("root")).unwrap();
+        File::create(folder.path().join("vmlinux"))
+            .unwrap()
+            .write_all(&elf(code))
+            .unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.folder.path().join("vmlinux")
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    pub(crate) fn spec(&self) -> Spec {
+        Spec {
+            mem_mib: 32,
+            root: Some(Share::root(self.root())),
+            ..Spec::default()
+        }
+    }
+
+    pub(crate) fn build(&self) -> Machine {
+        self.build_as(&self.spec())
+    }
+
+    pub(crate) fn build_as(&self, spec: &Spec) -> Machine {
+        let kernel = open(&self.kernel());
+        let plan = machine::plan(spec, &Limits::new(kernel.traits().clone())).unwrap();
+        machine::build(
+            &plan,
+            Resources {
+                kernel,
+                initramfs: None,
+                stdio: HostStdio::default(),
+            },
+        )
+        .unwrap()
+    }
+}
+
+pub(crate) fn open(kernel: &Path) -> KernelImage {
+    KernelImage::open(kernel).unwrap()
+}
+
+/// An ELF executable with one loaded segment and the note that tells its PVH entry.
+fn elf(code: &[u8]) -> Vec<u8> {
+    const HEADERS: u64 = 64 + 2 * 56;
+    let note: Vec<u8> = [4u32, 4, PVH_NOTE]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .chain(*b"Xen\0")
+        .chain(LOAD.to_le_bytes())
+        .collect();
+    let code_offset = HEADERS + note.len() as u64;
+    let mut file = vec![];
+    file.extend([0x7f, b'E', b'L', b'F', 2, 1, 1, 0]);
+    file.extend([0; 8]);
+    // ET_EXEC for EM_X86_64, version 1.
+    file.extend(
+        2u16.to_le_bytes()
+            .into_iter()
+            .chain(62u16.to_le_bytes())
+            .chain(1u32.to_le_bytes()),
+    );
+    // Entry; program headers right behind this header; no section headers.
+    file.extend([u64::from(LOAD), 64, 0].iter().flat_map(|v| v.to_le_bytes()));
+    file.extend(0u32.to_le_bytes());
+    // Sizes of this header and of a program header, and that there are two; then the same of section headers.
+    file.extend([64u16, 56, 2, 64, 0, 0].iter().flat_map(|v| v.to_le_bytes()));
+    program_header(&mut file, 1, code_offset, u64::from(LOAD), code.len() as u64);
+    program_header(&mut file, 4, HEADERS, 0, note.len() as u64);
+    file.extend(note);
+    file.extend(code);
+    file
+}
+
+fn program_header(file: &mut Vec<u8>, kind: u32, offset: u64, address: u64, len: u64) {
+    file.extend(kind.to_le_bytes());
+    file.extend(5u32.to_le_bytes());
+    file.extend(
+        [offset, address, address, len, len, 4]
+            .iter()
+            .flat_map(|v| v.to_le_bytes()),
+    );
+}

@@ -1,0 +1,46 @@
+//! A hundred machines one after another leave nothing behind. Alone in its process: it counts what the process has.
+#![cfg(feature = "kvm")]
+
+mod common;
+
+use std::fs;
+
+use common::{Guest, RESET, kvm_is_there};
+use machine::{Exit, Spec};
+
+#[derive(Debug, PartialEq)]
+struct Holdings {
+    descriptors: usize,
+    threads: usize,
+    mappings: usize,
+}
+
+fn holdings() -> Holdings {
+    let entries = |folder| fs::read_dir(folder).unwrap().count();
+    Holdings {
+        descriptors: entries("/proc/self/fd"),
+        threads: entries("/proc/self/task"),
+        mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+    }
+}
+
+#[test]
+fn a_hundred_machines_leave_nothing_behind() {
+    if !kvm_is_there("a_hundred_machines_leave_nothing_behind") {
+        return;
+    }
+    let guest = Guest::new(RESET);
+    let spec = Spec {
+        cpus: 2,
+        ..guest.spec()
+    };
+    let run = || assert_eq!(guest.build_as(&spec).run().unwrap(), Exit::Reset);
+    // The first ones make what the process keeps for all: the allocator's arenas, thread stacks that are reused.
+    (0..3).for_each(|_| run());
+    let before = holdings();
+    (0..100).for_each(|_| run());
+    let after = holdings();
+    assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
+    // One machine's RAM alone would be a hundred mappings more.
+    assert!(after.mappings < before.mappings + 20, "{before:?} became {after:?}");
+}
