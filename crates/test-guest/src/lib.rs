@@ -13,10 +13,12 @@
 mod guest;
 mod mmio;
 mod ring;
+mod vsock_peer;
 
 pub use guest::{Buffer, Guest};
 pub use mmio::{Access, MmioDriver, Registers, register, status};
 pub use ring::{Descriptor, SplitRing, Used, descriptor_flags};
+pub use vsock_peer::{VsockPacket, VsockPeer};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

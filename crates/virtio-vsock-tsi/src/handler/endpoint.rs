@@ -161,9 +161,4 @@ impl Endpoints {
         self.slots.clear();
         self.changed.clear();
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.slots.iter().flatten().count()
-    }
 }
