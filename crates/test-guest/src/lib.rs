@@ -10,11 +10,13 @@
 
 #![forbid(unsafe_code)]
 
+mod fuse_bridge;
 mod guest;
 mod mmio;
 mod ring;
 mod vsock_peer;
 
+pub use fuse_bridge::{FuseConnection, FuseMount};
 pub use guest::{Buffer, Guest};
 pub use mmio::{Access, MmioDriver, Registers, register, status};
 pub use ring::{Descriptor, SplitRing, Used, descriptor_flags};

@@ -16,6 +16,7 @@
 //! # Contract
 //! One thread at a time; the crate starts none. `Handler::process` handles what is in the rings and returns.
 
+mod boxed;
 mod errno;
 mod exchange;
 mod filesystem;
@@ -41,7 +42,7 @@ pub use handler::{Handler, HandlerStats, Progress};
 //MEM
 pub use read_only::ReadOnly;
 pub use server::{Outcome, Server, ServerStats};
-//SINGLE
+pub use single_file::SingleFile;
 pub use types::{
     Attr, Change, Context, DirEntry, Entry, FileKind, Handle, Ioctl, LockRange, NodeId, Opened, Options, StatFs,
     TimeChange, Timestamp,
