@@ -34,7 +34,7 @@ pub struct Ring {
     published: Wrapping<u16>,
     /// Chains taken and not yet given back.
     in_flight: u16,
-    /// The last pop can be undone.
+    /// The last entry taken is a chain that the device has, and was not undone yet.
     undoable: bool,
     malformed: u64,
 }
@@ -172,7 +172,7 @@ impl Ring {
     }
 
     /// Shows the driver all that was pushed, with one store of used.idx. True when it wants an interrupt for that
-    /// (virtio 1.3, 2.7.7.2 and 2.7.10).
+    /// (virtio 1.3, 2.7.7).
     ///
     /// # Errors
     /// When a ring is not in guest memory.
@@ -202,8 +202,8 @@ impl Ring {
         Ok(flags.0 & AVAIL_F_NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver for a notification when it adds a chain. True when it has added some meanwhile: no notification
-    /// may come for those.
+    /// Asks the driver for a notification when it adds a chain (virtio 1.3, 2.7.10). True when it has added some
+    /// meanwhile: no notification may come for those.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
@@ -248,6 +248,7 @@ impl Ring {
         }
         self.next_avail += 1;
         self.in_flight += 1;
+        self.undoable = false;
         Ok(head)
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Pair, device_ring, queue_at};
-use test_guest::{Guest, SplitRing};
+use test_guest::{Buffer, Guest, SplitRing};
 use virtio_queue::{Queue, QueueT};
 use virtio_ring::{Chain, Ring, RingError};
 
@@ -41,6 +41,26 @@ fn undo_pop_before_any_pop_does_nothing() {
     pair.device.undo_pop();
 
     assert_eq!(pair.pop(), Some(head));
+}
+
+#[test]
+fn undo_pop_after_a_malformed_chain_was_given_back_does_nothing() {
+    let mut pair = Pair::new(4);
+    let head = pair.offer();
+    let wrong = pair
+        .driver
+        .add(pair.guest.mem(), &[Buffer::readable(u64::MAX, 9)])
+        .unwrap();
+    pair.pop().unwrap();
+    assert_eq!(pair.pop(), None);
+
+    pair.device.undo_pop();
+
+    assert_eq!(pair.pop(), None);
+    assert_eq!(pair.device.in_flight(), 1);
+    pair.push(head, 3);
+    pair.publish();
+    assert_eq!(pair.used(), [(u32::from(wrong), 0), (u32::from(head), 3)]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) const FEATURES: u64 = 0b101 | 1 << 28 | 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const QUEUE_SIZES: [u16; 2] = [16, 8];
 
+#[derive(Default)]
 pub(crate) struct TestDevice {
     pub(crate) config: Vec<u8>,
     pub(crate) activations: u32,
@@ -203,10 +204,7 @@ impl Setup {
     pub(crate) fn with_guest(mut guest: Guest, host: TestHost) -> Self {
         let device = TestDevice {
             config: (1..=12).collect(),
-            activations: 0,
-            returned: Vec::new(),
-            finished: Vec::new(),
-            refuse: false,
+            ..TestDevice::default()
         };
         let transport = MmioTransport::new(device, host, guest.shared_mem());
         let rings = QUEUE_SIZES.map(|size| guest.ring(size));
