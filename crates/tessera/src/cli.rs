@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use machine::{Choice, Publish, Share, VsockRoute};
 
-use crate::values::{self, NetArg};
+use crate::values::{self, NetArg, NetMode};
 use crate::{OUR_FAILURE, output};
 
 /// Runs a program from a folder in a microVM
@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a program in a machine that starts from a folder
+    Run(Box<RunArgs>),
     /// Show what a machine would consist of: devices, IRQ lines, addresses, the kernel's command line
     Plan(Box<PlanArgs>),
     /// Tell what this computer can do, and what to do about what it cannot
@@ -44,6 +46,16 @@ pub(crate) enum KernelCommand {
         /// The kernel; the fetched one without it
         file: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub machine: MachineArgs,
+
+    /// How the guest reaches the network: as the policy decides, not at all, or by the host's sockets
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = NetMode::Auto)]
+    pub net: NetMode,
 }
 
 #[derive(Debug, Args)]
@@ -231,9 +243,29 @@ mod tests {
     }
 
     #[test]
+    fn run_takes_what_plan_takes_for_one_machine() {
+        let words = "tessera run -c 2 -m 1G -v /a:/b:ro -e K=V -w /b --net none --vsock on --tsi-unix off \
+                     --tsi-allow 127.0.0.1:80 --tsi-deny 10.0.0.0/8 --kernel k --cmdline quiet --name n --timeout 5m /r ls";
+        let parsed = Cli::try_parse_from(words.split_whitespace()).expect("all are taken");
+        let Command::Run(args) = parsed.command else {
+            panic!("not a run")
+        };
+        assert_eq!(
+            (args.net, args.machine.timeout),
+            (NetMode::None, Some(Duration::from_secs(300)))
+        );
+    }
+
+    #[test]
     fn arguments_for_devices_that_do_not_exist_yet_are_not_offered() {
-        for args in [["run", "--disk", "x", "/r"].as_slice(), &["plan", "--disk", "x", "/r"]] {
-            assert!(Cli::try_parse_from(["tessera"].iter().chain(args)).is_err(), "{args:?}");
+        for args in [
+            "run --disk x /r",
+            "plan --disk x /r",
+            "run --net tap=t0 /r",
+            "run --net passt=/s /r",
+        ] {
+            let words = ["tessera"].into_iter().chain(args.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "{args}");
         }
     }
 }

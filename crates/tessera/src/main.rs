@@ -9,9 +9,13 @@
 mod bundle;
 mod cli;
 mod commands;
+mod ending;
+mod folders;
 mod output;
 mod spec;
+mod terminal;
 mod values;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Run(args) => commands::run::run(&args),
         Command::Plan(args) => commands::plan::plan(&args),
         Command::Doctor => commands::doctor::doctor(),
         Command::Kernel(KernelCommand::Fetch { wheel }) => commands::kernel_fetch::fetch(wheel.as_deref()),

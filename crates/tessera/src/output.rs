@@ -22,6 +22,11 @@ pub(crate) fn complain(sentence: &str) {
     let _ = writeln!(io::stderr(), "tessera: {sentence}");
 }
 
+/// Says what is odd but does not end the program.
+pub(crate) fn warn(sentence: &str) {
+    complain(&format!("warning: {sentence}"));
+}
+
 /// Prints a result. A reader that has seen enough (`tessera plan | head`) is no failure.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use machine::{Net, Publish, Share, VsockRoute};
 
 /// What `--net` asks for.
@@ -16,7 +17,7 @@ pub(crate) enum NetArg {
 }
 
 /// How INET is carried without a net device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetMode {
     /// The policy decides.
     Auto,
@@ -24,6 +25,12 @@ pub(crate) enum NetMode {
     None,
     /// Through TSI.
     Tsi,
+}
+
+impl From<NetMode> for NetArg {
+    fn from(mode: NetMode) -> Self {
+        Self::Mode(mode)
+    }
 }
 
 /// `512`, `512M`, `2G`, `65536K`, in MiB; KiB are rounded up.
