@@ -67,14 +67,6 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "auto|none|tsi|tap=NAME|passt=SOCKET", value_parser = values::net)]
     pub net: Vec<NetArg>,
 
-    /// Publish a TCP port of the guest on the host
-    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = values::publish)]
-    pub publish: Vec<Publish>,
-
-    /// Lead a vsock port to a UNIX socket of the host
-    #[arg(long, value_name = "PORT:PATH[:listen]", value_parser = values::vsock_route)]
-    pub vsock_port: Vec<VsockRoute>,
-
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
@@ -95,6 +87,10 @@ pub(crate) struct MachineArgs {
     #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = values::share)]
     pub volume: Vec<Share>,
 
+    /// Publish a TCP port of the guest on the host
+    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = values::publish)]
+    pub publish: Vec<Publish>,
+
     /// Set an environment variable, or pass the host's
     #[arg(short, long, value_name = "K[=V]")]
     pub env: Vec<OsString>,
@@ -110,6 +106,10 @@ pub(crate) struct MachineArgs {
     /// Whether the guest's UNIX sockets are the host's, beneath the root folder
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Toggle::Auto)]
     pub tsi_unix: Toggle,
+
+    /// Lead a vsock port to a UNIX socket of the host
+    #[arg(long, value_name = "PORT:PATH[:listen]", value_parser = values::vsock_route)]
+    pub vsock_port: Vec<VsockRoute>,
 
     /// Let the guest reach an address that the default policy denies: a CIDR, or an address with :port or :port-port
     #[arg(long, value_name = "RULE")]
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn run_takes_what_plan_takes_for_one_machine() {
         let words = "tessera run -c 2 -m 1G -v /a:/b:ro -e K=V -w /b --net none --vsock on --tsi-unix off \
-                     --tsi-allow 127.0.0.1:80 --tsi-deny 10.0.0.0/8 --kernel k --cmdline quiet --name n --timeout 5m /r ls";
+                     --tsi-allow 127.0.0.1:80 --tsi-deny 10.0.0.0/8 --kernel k --cmdline quiet --name n --timeout 5m -p 80:80 --vsock-port 5000:/s:listen /r ls";
         let parsed = Cli::try_parse_from(words.split_whitespace()).expect("all are taken");
         let Command::Run(args) = parsed.command else {
             panic!("not a run")

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use machine::{Choice, KernelWords, Net, Publish, Share, Spec, Stdio, VsockRoute};
+use machine::{Choice, KernelWords, Net, Share, Spec, Stdio, VsockRoute};
 
 use crate::cli::{MachineArgs, Toggle};
 use crate::values::{NetArg, NetMode};
@@ -26,26 +26,18 @@ pub(crate) enum SpecError {
     },
     #[error("--net is given twice with different modes: say auto, none or tsi once")]
     NetModes,
-    #[error("the folder {} has no absolute path: {why}", path.display())]
+    #[error("{} has no absolute path: {why}", path.display())]
     NoAbsolutePath { path: PathBuf, why: String },
-}
-
-/// What the arguments of one machine add to those that all have in common.
-#[derive(Debug, Default)]
-pub(crate) struct Wiring<'a> {
-    pub net: &'a [NetArg],
-    pub publish: &'a [Publish],
-    pub vsock_routes: &'a [VsockRoute],
-    pub stdio: Stdio,
 }
 
 /// Makes a spec. `host_env` is asked for the value of a variable that is to be passed on.
 pub(crate) fn spec(
     args: &MachineArgs,
-    wiring: &Wiring<'_>,
+    net: &[NetArg],
+    stdio: Stdio,
     host_env: impl Fn(&OsStr) -> Option<OsString>,
 ) -> Result<Spec, SpecError> {
-    let mode = net_mode(wiring.net)?;
+    let mode = net_mode(net)?;
     Ok(Spec {
         name: args.name.clone(),
         cpus: args.cpus,
@@ -63,15 +55,19 @@ pub(crate) fn spec(
             .map(|word| variable(word, &host_env))
             .collect::<Result<_, _>>()?,
         cwd: args.workdir.clone(),
-        stdio: wiring.stdio,
-        nets: wiring.net.iter().filter_map(device).collect(),
+        stdio,
+        nets: net.iter().filter_map(device).collect(),
         vsock: args.vsock.into(),
         tsi_inet: tsi_inet(mode),
         tsi_unix: tsi_unix(mode, args.tsi_unix),
         tsi_allow: rules("--tsi-allow", &args.tsi_allow)?,
         tsi_deny: rules("--tsi-deny", &args.tsi_deny)?,
-        publish: wiring.publish.to_vec(),
-        vsock_routes: wiring.vsock_routes.to_vec(),
+        publish: args.publish.clone(),
+        vsock_routes: args
+            .vsock_port
+            .iter()
+            .map(with_absolute_path)
+            .collect::<Result<_, _>>()?,
         ..Spec::default()
     })
 }
@@ -152,6 +148,13 @@ fn with_absolute_host(share: &Share) -> Result<Share, SpecError> {
     })
 }
 
+fn with_absolute_path(route: &VsockRoute) -> Result<VsockRoute, SpecError> {
+    Ok(VsockRoute {
+        path: absolute(&route.path)?,
+        ..route.clone()
+    })
+}
+
 /// A machine outlives a change of folder, and a plan should mean the same wherever it is read.
 fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
     std::path::absolute(path).map_err(|error| SpecError::NoAbsolutePath {
@@ -175,13 +178,7 @@ mod tests {
         let Command::Plan(args) = cli.command else {
             panic!("not a plan")
         };
-        let wiring = Wiring {
-            net: &args.net,
-            publish: &args.publish,
-            vsock_routes: &args.vsock_port,
-            stdio: Stdio::default(),
-        };
-        spec(&args.machine, &wiring, |name| match name.to_str() {
+        spec(&args.machine, &args.net, Stdio::default(), |name| match name.to_str() {
             Some("PASSED") => Some("from the host".into()),
             Some("BROKEN") => Some(OsString::from_vec(vec![0xff])),
             _ => None,

@@ -19,7 +19,7 @@ impl RawTerminal {
         let before = termios::tcgetattr(&fd)?;
         let mut raw = before.clone();
         raw.make_raw();
-        termios::tcsetattr(&fd, OptionalActions::Drain, &raw)?;
+        termios::tcsetattr(&fd, OptionalActions::Now, &raw)?;
         Ok(Self { fd, before })
     }
 }
@@ -27,7 +27,7 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring.
-        let _ = termios::tcsetattr(&self.fd, OptionalActions::Drain, &self.before);
+        let _ = termios::tcsetattr(&self.fd, OptionalActions::Now, &self.before);
     }
 }
 

@@ -6,17 +6,13 @@ use anyhow::Context;
 use machine::{Limits, Stdio};
 
 use crate::cli::PlanArgs;
-use crate::spec::{Wiring, spec};
+use crate::spec::spec;
 use crate::{bundle, output};
 
 pub(crate) fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
-    let wiring = Wiring {
-        net: &args.net,
-        publish: &args.publish,
-        vsock_routes: &args.vsock_port,
-        stdio: Stdio::default(),
-    };
-    let spec = spec(&args.machine, &wiring, |name| std::env::var_os(name))?;
+    let spec = spec(&args.machine, &args.net, Stdio::default(), |name| {
+        std::env::var_os(name)
+    })?;
     let plan = machine::plan(&spec, &limits(args)?)?;
     let text = if args.json {
         serde_json::to_string_pretty(&plan).context("the plan cannot be written as JSON")? + "\n"

@@ -10,7 +10,7 @@ use machine::{Exit, Handle, HostStdio, Limits, Resources, Spec, Stdio, Stream};
 use crate::cli::RunArgs;
 use crate::commands::doctor;
 use crate::ending::ending;
-use crate::spec::{Wiring, spec};
+use crate::spec::spec;
 use crate::terminal::{RawTerminal, Size, size_of};
 use crate::watch::{Guest, Stop, Watch};
 use crate::{bundle, folders, output};
@@ -42,12 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 fn wanted(args: &RunArgs) -> anyhow::Result<Spec> {
     let net = [args.net.into()];
-    let wiring = Wiring {
-        net: &net,
-        stdio: streams(),
-        ..Wiring::default()
-    };
-    Ok(spec(&args.machine, &wiring, |name| std::env::var_os(name))?)
+    Ok(spec(&args.machine, &net, streams(), |name| std::env::var_os(name))?)
 }
 
 /// Runs the machine with the terminal raw; when this returns the terminal is as it was.
