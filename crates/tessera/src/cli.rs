@@ -228,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn dashes_among_the_arguments_of_the_program_are_kept() {
+        for args in [["/r", "--", "ls", "--", "-x"].as_slice(), &["/r", "ls", "--", "-x"]] {
+            assert_eq!(
+                plan(args).expect("taken").machine.command,
+                ["ls", "--", "-x"],
+                "{args:?}"
+            );
+        }
+        assert_eq!(
+            plan(&["/r", "ls", "", "-c"]).expect("taken").machine.command,
+            ["ls", "", "-c"]
+        );
+    }
+
+    #[test]
     fn without_a_program_there_is_none() {
         assert!(plan(&["/r"]).expect("taken").machine.command.is_empty());
         assert!(plan(&["/r", "--"]).expect("taken").machine.command.is_empty());
