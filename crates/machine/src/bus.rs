@@ -1,7 +1,7 @@
 //! The MMIO bus: which register block an address belongs to.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtio_transport::{Host, MmioTransport, VirtioDevice};
 
@@ -73,10 +73,13 @@ impl MmioBus {
         }
     }
 
-    /// Stops every device, in the order of their addresses.
+    /// Stops every device, in the order of their addresses; all together may take `patience`.
     pub(crate) fn shutdown(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         for block in &self.blocks {
-            block.lock().shutdown(patience);
+            block
+                .lock()
+                .shutdown(deadline.saturating_duration_since(Instant::now()));
         }
     }
 

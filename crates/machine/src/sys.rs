@@ -22,11 +22,11 @@ use vmm_sys_util::ioctl_iow_nr;
 #[repr(C)]
 struct KvmSignalMask {
     len: u32,
-    sigset: [u8; KERNEL_SIGSET],
+    sigset: [u8; KERNEL_SIGSET as usize],
 }
 
 /// Size in bytes of the kernel's `sigset_t`.
-const KERNEL_SIGSET: usize = 8;
+const KERNEL_SIGSET: u32 = 8;
 const KVMIO: u32 = 0xae;
 
 // The size field of this ioctl counts the fixed part only: `struct kvm_signal_mask` ends in an array without a length.
@@ -60,7 +60,7 @@ pub(crate) fn let_kicks_through(vcpu: &VcpuFd) -> io::Result<()> {
     let kick = u64::try_from(kick_signal()).map_err(io::Error::other)?;
     let blocked = !(1u64 << (kick - 1));
     let mask = KvmSignalMask {
-        len: KERNEL_SIGSET as u32,
+        len: KERNEL_SIGSET,
         sigset: blocked.to_ne_bytes(),
     };
     // SAFETY: the kernel reads `len` and then `len` bytes after it, all of which `mask` holds.

@@ -86,16 +86,18 @@ impl<W: Worker + 'static> KvmHost<W> {
                 drive(worker, &mut poller, &stopped)
             })
         });
-        match spawned {
-            Ok(thread) => {
-                hand_over
-                    .send(worker)
-                    .map_err(|lost| (lost.0, io::ErrorKind::BrokenPipe.into()))?;
-                Ok(Running { thread, kick, stop })
-            }
-            Err(error) => {
+        let started = match spawned {
+            Ok(thread) => hand_over.send(worker).map(|()| thread).map_err(|unsent| {
+                let gone = io::Error::other("the thread has ended before it began");
+                (unsent.0, gone)
+            }),
+            Err(error) => Err((worker, error)),
+        };
+        match started {
+            Ok(thread) => Ok(Running { thread, kick, stop }),
+            Err(refused) => {
                 self.disconnect(&kick);
-                Err((worker, error))
+                Err(refused)
             }
         }
     }

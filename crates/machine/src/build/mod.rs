@@ -4,6 +4,7 @@ mod devices;
 mod error;
 mod kvm;
 mod memory;
+mod patient;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use virtio_transport::Trigger;
 use vm_memory::GuestMemoryMmap;
 
 pub use error::BuildError;
+use patient::PatientWriter;
 
 use crate::kernel::{EntryPoint, KernelImage};
 use crate::legacy::{self, Com1Wiring, Legacy, PortBus};
@@ -66,7 +68,7 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
     let vm = Arc::new(kvm::create_vm(&kvm)?);
     let mem = memory::reserve(&plan.memory)?;
     let control = Arc::new(Control::default());
-    let com1 = devices::duplicate(stdio.stderr.as_ref()).map_err(BuildError::device("serial"))?;
+    let com1 = com1_output(plan, &stdio)?;
     let devices = devices::make(plan, stdio, &vm, &mem, &control)?;
     let boot = load(plan, &kernel, initramfs, &mem)?;
     memory::write(&mem, &boot.blobs)?;
@@ -148,14 +150,21 @@ fn vcpus(plan: &Plan, kvm: &Kvm, vm: &VmFd, boot: &BootImage) -> Result<Vec<Vcpu
         .collect()
 }
 
-/// The port I/O devices. COM1, where there is one, ends where the kernel's messages do.
-fn ports(plan: &Plan, com1: Option<OwnedFd>, vm: &Arc<VmFd>, control: &Arc<Control>) -> PortBus {
+/// COM1, where there is one, ends where the kernel's messages do.
+fn com1_output(plan: &Plan, stdio: &HostStdio) -> Result<Option<Box<dyn Write + Send>>, BuildError> {
+    if !plan.serial {
+        return Ok(None);
+    }
+    let fd = devices::duplicate(stdio.stderr.as_ref()).map_err(BuildError::device("COM1"))?;
+    Ok(Some(fd.map_or_else(
+        || Box::new(io::sink()) as _,
+        |fd| Box::new(PatientWriter::new(fd)) as _,
+    )))
+}
+
+fn ports(plan: &Plan, com1: Option<Box<dyn Write + Send>>, vm: &Arc<VmFd>, control: &Arc<Control>) -> PortBus {
     let control = Arc::clone(control);
-    let output: Box<dyn Write + Send> = match com1 {
-        Some(fd) => Box::new(File::from(fd)),
-        None => Box::new(io::sink()),
-    };
-    let com1 = plan.serial.then(|| Com1Wiring {
+    let com1 = com1.map(|output| Com1Wiring {
         output,
         irq: Box::new(LegacyIrq::new(vm, COM1_IRQ)),
     });
