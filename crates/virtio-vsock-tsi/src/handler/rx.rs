@@ -184,7 +184,20 @@ impl<B: Backend> Handler<B> {
         };
         self.mux.stream_read(id, end);
         self.resume_reading(id);
+        if got > 0 {
+            self.retry_service(id);
+        }
         Ok(())
+    }
+
+    /// A service that was full may have room again after it was read.
+    fn retry_service(&mut self, id: ProxyId) {
+        if let Some(endpoint) = self.endpoints.get(id)
+            && matches!(endpoint.body, Body::Stream(HostStream::Service(_)))
+            && !endpoint.backlog.is_empty()
+        {
+            self.flush_backlog(id);
+        }
     }
 
     /// Lets the event loop watch for input again, if it was told not to.

@@ -1,0 +1,265 @@
+//! TSI listeners: what is published, and how connections come in.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::{Vm, getname_body, inet_config, listen_body, sockaddr, with_timeout};
+use virtio_vsock_tsi::VsockConfig;
+
+const GUEST_PORT: u16 = 8080;
+const O_NONBLOCK: u32 = 0x800;
+
+/// A port that nobody has at the moment.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn published(at: SocketAddr) -> VsockConfig {
+    VsockConfig {
+        port_map: [(GUEST_PORT, at)].into(),
+        ..inet_config()
+    }
+}
+
+fn wildcard(port: u16) -> Vec<u8> {
+    sockaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+}
+
+/// `socket`, `bind`, `listen` in the guest.
+fn listen(vm: &mut Vm, backlog: i32) -> (u32, i32) {
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    vm.listening.push(port);
+    let result = vm.request_result(1029, &listen_body(port, port, backlog, &wildcard(GUEST_PORT)));
+    (port, result)
+}
+
+fn accept_body(port: u32, flags: u32) -> Vec<u8> {
+    [port.to_le_bytes(), flags.to_le_bytes()].concat()
+}
+
+/// The one stream of the guest's that came in at `port`.
+fn inbound(vm: &mut Vm, port: u32) -> u32 {
+    vm.wait("an inbound stream", |vm| {
+        vm.streams
+            .keys()
+            .find(|(guest, _)| *guest == port)
+            .map(|&(_, host)| host)
+    })
+}
+
+#[test]
+fn mapped_listener_takes_connections_and_tells_their_names() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, result) = listen(&mut vm, 5);
+    assert_eq!(result, 0);
+
+    let mut client = TcpStream::connect(at).unwrap();
+    with_timeout(&client);
+    assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+    let q = inbound(&mut vm, port);
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    vm.write(port, b"hello from the guest");
+    vm.turn();
+    client.write_all(b"hello from the host").unwrap();
+
+    assert!(q >= 0x4000_0000);
+    assert_eq!(name[..8], [0, 0, 0, 0, 16, 0, 0, 0]);
+    assert_eq!(name[8..24], sockaddr(client.local_addr().unwrap()));
+    let mut got = [0; 20];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello from the guest");
+    assert_eq!(vm.read(port, 19), b"hello from the host");
+
+    vm.close(port);
+    vm.wait_reset(port);
+    assert_eq!(client.read(&mut got).unwrap(), 0);
+}
+
+/// A3S-Lab/Box issue 371: a listener must not appear on the host unasked.
+#[test]
+fn unmapped_listener_stays_in_the_guest() {
+    let mut vm = Vm::new(inet_config());
+    let watched = vm.watcher.watched();
+    let (_, result) = listen(&mut vm, 5);
+    assert_eq!(result, -1, "EPERM makes the guest listen on its own stack");
+    assert_eq!(vm.watcher.watched(), watched);
+}
+
+#[test]
+fn listener_of_port_0_stays_in_the_guest() {
+    let mut vm = Vm::new(published(free_port()));
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.request_result(1029, &listen_body(port, port, 5, &wildcard(0))), -1);
+}
+
+#[test]
+fn mapped_listener_whose_host_port_is_taken_is_told_eaddrinuse() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(published(taken.local_addr().unwrap()));
+    assert_eq!(listen(&mut vm, 5).1, -98);
+}
+
+#[test]
+fn accept_without_a_connection_is_eagain_when_non_blocking_and_waits_otherwise() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    assert_eq!(vm.request_result(1030, &accept_body(port, O_NONBLOCK)), -11);
+
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(reply_port, 1030, &accept_body(port, 0));
+    vm.settle();
+    assert!(vm.take_datagram(reply_port).is_none());
+    let _client = TcpStream::connect(at).unwrap();
+    assert_eq!(vm.datagram_to(reply_port), 0i32.to_le_bytes());
+}
+
+#[test]
+fn second_accept_replaces_the_first() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    let (first, second) = (vm.fresh_port(), vm.fresh_port());
+    vm.send_datagram(first, 1030, &accept_body(port, 0));
+    vm.send_datagram(second, 1030, &accept_body(port, 0));
+    let _client = TcpStream::connect(at).unwrap();
+    vm.datagram_to(second);
+    vm.settle();
+    assert!(vm.take_datagram(first).is_none());
+}
+
+#[test]
+fn closed_listener_answers_the_accept_that_waits_and_frees_its_port() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(reply_port, 1030, &accept_body(port, 0));
+    vm.release(port, 620);
+    assert_eq!(vm.datagram_to(reply_port), (-103i32).to_le_bytes());
+    TcpListener::bind(at).expect("the host's port is free again");
+    assert_eq!(vm.handler.muxer().len(), 0);
+}
+
+#[test]
+fn connections_beyond_the_backlog_wait_on_the_host() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 2);
+    let _clients: Vec<_> = (0..4)
+        .map(|_| {
+            let client = TcpStream::connect(at).unwrap();
+            vm.turn();
+            client
+        })
+        .collect();
+    vm.wait("two connections", |vm| (vm.streams.len() == 2).then_some(()));
+    vm.settle();
+    assert_eq!(vm.streams.len(), 2);
+    let before = vm.watcher.events;
+    vm.settle();
+    assert_eq!(vm.watcher.events, before, "the listener sleeps meanwhile");
+
+    assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+    vm.wait("the third", |vm| (vm.streams.len() == 3).then_some(()));
+}
+
+#[test]
+fn guest_that_does_not_answer_a_connection_loses_it_after_10_seconds() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (_, result) = listen(&mut vm, 5);
+    assert_eq!(result, 0);
+    vm.listening.clear();
+    let mut client = TcpStream::connect(at).unwrap();
+    with_timeout(&client);
+    vm.wait("REQUEST", |vm| vm.strays.pop());
+    assert_eq!(vm.handler.muxer().len(), 2);
+
+    vm.now += Duration::from_millis(10_001);
+    vm.turn();
+    assert_eq!(vm.handler.muxer().len(), 1);
+    assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(104), "a reset");
+}
+
+#[test]
+fn refused_connection_is_reset_on_the_host_at_once() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    listen(&mut vm, 5);
+    vm.listening.clear();
+    let mut client = TcpStream::connect(at).unwrap();
+    with_timeout(&client);
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    let mut rst = common::GuestStream::connecting(request.dst_port, request.src_port).packet(3);
+    rst.buf_alloc = 0;
+    vm.send(&rst);
+    vm.turn();
+    assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(104));
+    assert_eq!(vm.handler.muxer().len(), 1);
+}
+
+/// A program in the guest that connects to a port that the guest has published: the guest's own stack does not listen
+/// there any more, so the request comes to us.
+#[test]
+fn connect_of_the_guest_to_its_own_published_port_reaches_it() {
+    let at = free_port();
+    let config = VsockConfig {
+        policy: Default::default(),
+        ..published(at)
+    };
+    let mut vm = Vm::new(config);
+    let (port, _) = listen(&mut vm, 5);
+    let client = vm.open_tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), GUEST_PORT));
+    inbound(&mut vm, port);
+    vm.write(client, b"to myself");
+    assert_eq!(vm.read(port, 9), b"to myself");
+}
+
+#[test]
+fn requests_on_the_wrong_kind_of_proxy_are_einval() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (listener, _) = listen(&mut vm, 5);
+    assert_eq!(vm.connect(listener, at), -22);
+    assert_eq!(vm.request_result(1030, &accept_body(4711, 0)), -22);
+    let idle = vm.fresh_port();
+    vm.create(idle, 2, 1);
+    assert_eq!(vm.request_result(1030, &accept_body(idle, 0)), -22);
+    assert_eq!(
+        vm.request_result(1029, &listen_body(4711, 4711, 5, &wildcard(GUEST_PORT))),
+        -1
+    );
+    assert_eq!(
+        vm.request_result(1029, &listen_body(idle, 0, 5, &wildcard(GUEST_PORT))),
+        -22
+    );
+    let datagram = vm.fresh_port();
+    vm.create(datagram, 2, 2);
+    assert_eq!(
+        vm.request_result(1029, &listen_body(datagram, datagram, 5, &wildcard(GUEST_PORT))),
+        -95
+    );
+}
+
+#[test]
+fn listen_with_any_backlog_and_again_on_a_listener_succeeds() {
+    for backlog in [i32::MIN, -1, 0, 1, i32::MAX] {
+        let at = free_port();
+        let mut vm = Vm::new(published(at));
+        let (port, result) = listen(&mut vm, backlog);
+        assert_eq!(result, 0, "{backlog}");
+        assert_eq!(
+            vm.request_result(1029, &listen_body(port, port, backlog, &wildcard(GUEST_PORT))),
+            0
+        );
+        let _client = TcpStream::connect(at).unwrap();
+        inbound(&mut vm, port);
+    }
+}

@@ -1,0 +1,378 @@
+//! Plain vsock ports, both ways.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::{GuestStream, Vm, pattern};
+use virtio_vsock_tsi::{
+    DatagramService, Route, RouteError, ServiceRead, StreamService, TsiFlags, VsockConfig, VsockConfigError,
+};
+
+fn routes(routes: Vec<Route>) -> VsockConfig {
+    VsockConfig {
+        routes,
+        ..VsockConfig::default()
+    }
+}
+
+fn client(path: &std::path::Path) -> UnixStream {
+    let client = UnixStream::connect(path).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client
+}
+
+fn refused(vm: &mut Vm, host_port: u32) {
+    let port = vm.fresh_port();
+    vm.streams
+        .insert((port, host_port), GuestStream::connecting(port, host_port));
+    let request = vm.streams[&(port, host_port)].packet(1);
+    vm.send(&request);
+    vm.turn();
+    vm.wait_reset(port);
+}
+
+#[test]
+fn guest_reaches_a_socket_of_the_host_by_its_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut vm = Vm::new(routes(vec![Route::Connect { port: 52, path }]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 52);
+    let (mut host, _) = listener.accept().unwrap();
+    let data = pattern(1 << 20);
+    let expected = data.clone();
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        host.read_to_end(&mut got).unwrap();
+        got == expected
+    });
+    for piece in data.chunks(16 << 10) {
+        vm.write(port, piece);
+    }
+    vm.shutdown(port, 3);
+    vm.wait_reset(port);
+    assert!(reader.join().unwrap());
+    // The port can be used again at once.
+    vm.streams.clear();
+    vm.open_stream(port, 52);
+}
+
+#[test]
+fn ports_without_a_route_or_with_nobody_behind_it_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = Vm::new(routes(vec![
+        Route::Connect {
+            port: 52,
+            path: dir.path().join("nobody"),
+        },
+        Route::Listen {
+            port: 53,
+            path: dir.path().join("l"),
+        },
+    ]));
+    for port in [52, 53, 54, 620, 1024] {
+        refused(&mut vm, port);
+    }
+    assert_eq!(vm.handler.muxer().len(), 0);
+}
+
+#[test]
+fn host_client_reaches_a_port_of_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    let mut vm = Vm::new(routes(vec![Route::Listen {
+        port: 80,
+        path: path.clone(),
+    }]));
+    vm.listening.push(80);
+    let mut client = client(&path);
+    client.write_all(b"before the guest accepted").unwrap();
+    assert_eq!(vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(())), ());
+    assert_eq!(vm.read(80, 25), b"before the guest accepted");
+    vm.write(80, b"answer");
+    vm.turn();
+    let mut got = [0; 6];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"answer");
+}
+
+/// libkrun issue 684: the refusal took 5 seconds.
+#[test]
+fn host_client_of_a_port_that_the_guest_refuses_sees_the_end_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    let mut vm = Vm::new(routes(vec![Route::Listen {
+        port: 80,
+        path: path.clone(),
+    }]));
+    let mut client = client(&path);
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    assert_eq!((request.op, request.dst_port), (1, 80));
+    vm.send(&GuestStream::connecting(80, request.src_port).packet(3));
+    vm.turn();
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(vm.handler.muxer().len(), 0);
+}
+
+#[test]
+fn connect_line_reaches_the_port_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let mut vm = Vm::new(routes(vec![Route::Multiplex { path: path.clone() }]));
+    vm.listening.push(7000);
+    let mut client = client(&path);
+    client.write_all(b"CONN").unwrap();
+    vm.settle();
+    client.write_all(b"ECT 7000\nand more").unwrap();
+    vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
+    assert_eq!(vm.read(7000, 8), b"and more");
+    vm.write(7000, b"hi");
+    vm.turn();
+
+    let host_port = vm.stream(7000).host_port;
+    let expected = format!("OK {host_port}\nhi");
+    let mut got = vec![0; expected.len()];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(got, expected.as_bytes());
+}
+
+/// cloud-hypervisor issues 6621, 6798: these ended the monitor.
+#[test]
+fn connect_lines_that_are_none_end_with_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let mut vm = Vm::new(routes(vec![Route::Multiplex { path: path.clone() }]));
+    for line in [
+        &b""[..],
+        b"CONNECT",
+        b"CONNECT 80",
+        b"\n",
+        b"CONNECT x\n",
+        b"GET / HTTP/1.1\r\n",
+        &[b'a'; 100],
+    ] {
+        let mut client = client(&path);
+        client.write_all(line).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        vm.wait("the end of the client", |_| common::poll_in(&client).then_some(()));
+        assert_eq!(client.read(&mut [0; 8]).unwrap_or(0), 0, "{line:?}");
+    }
+    vm.settle();
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 1));
+}
+
+#[test]
+fn client_that_says_nothing_is_closed_after_10_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let mut vm = Vm::new(routes(vec![Route::Multiplex { path: path.clone() }]));
+    let mut client = client(&path);
+    vm.settle();
+    vm.now = vm.handler.next_deadline().expect("a deadline");
+    vm.turn();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+struct Echo {
+    held: Vec<u8>,
+    finished: bool,
+}
+
+impl StreamService for Echo {
+    /// Takes little at a time, to be asked often.
+    fn write(&mut self, data: &[u8]) -> usize {
+        let room = 10_000usize.saturating_sub(self.held.len()).min(data.len());
+        self.held.extend(&data[..room]);
+        room
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> ServiceRead {
+        let len = self.held.len().min(buf.len());
+        buf[..len].copy_from_slice(&self.held[..len]);
+        self.held.drain(..len);
+        match len {
+            0 if self.finished => ServiceRead::Eof,
+            0 => ServiceRead::Empty,
+            _ => ServiceRead::Bytes(len),
+        }
+    }
+
+    fn guest_finished(&mut self) {
+        self.finished = true;
+    }
+}
+
+fn echo() -> Route {
+    let connect = || {
+        Some(Echo {
+            held: Vec::new(),
+            finished: false,
+        })
+    };
+    Route::Service {
+        port: 7,
+        service: Box::new(connect),
+    }
+}
+
+#[test]
+fn stream_service_echoes_and_ends_when_the_guest_does() {
+    let mut vm = Vm::new(routes(vec![echo()]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 7);
+    let data = pattern(300_000);
+    let mut got = Vec::new();
+    for piece in data.chunks(20_000) {
+        vm.write(port, piece);
+        vm.turn();
+        got.extend(vm.take(port, usize::MAX));
+    }
+    vm.shutdown(port, 2);
+    vm.wait("the rest", |vm| {
+        got.extend(vm.take(port, usize::MAX));
+        vm.stream(port).peer_finished().then_some(())
+    });
+    assert!(got == data);
+}
+
+struct Mirror {
+    waiting: Vec<(u32, Vec<u8>)>,
+    heard: mpsc::Sender<Vec<u8>>,
+}
+
+impl DatagramService for Mirror {
+    fn receive(&mut self, guest_port: u32, data: &[u8]) {
+        let _ = self.heard.send(data.to_vec());
+        self.waiting.push((guest_port, data.to_vec()));
+    }
+
+    fn next(&mut self) -> Option<(u32, Vec<u8>)> {
+        self.waiting.pop()
+    }
+}
+
+#[test]
+fn datagram_service_hears_and_answers() {
+    let (heard, hears) = mpsc::channel();
+    let service = Box::new(Mirror {
+        waiting: Vec::new(),
+        heard,
+    });
+    let mut vm = Vm::new(routes(vec![Route::DatagramService { port: 99, service }]));
+    vm.send_datagram(5000, 99, b"are you there");
+    let packet = vm.wait("an answer", |vm| vm.datagrams.pop());
+    assert_eq!(
+        (packet.src_port, packet.dst_port, &packet.payload[..]),
+        (99, 5000, &b"are you there"[..])
+    );
+    vm.send_datagram(5000, 99, &pattern(4000));
+    vm.send_datagram(5000, 98, b"nobody");
+    vm.settle();
+    assert_eq!(hears.try_iter().count(), 2);
+    assert!(vm.datagrams.is_empty());
+    assert_eq!(
+        (vm.stat("datagrams_too_long"), vm.stat("datagrams_undeliverable")),
+        (1, 1)
+    );
+}
+
+#[test]
+fn routes_that_cannot_be_are_refused() {
+    let to = |port, path: &str| Route::Connect {
+        port,
+        path: path.into(),
+    };
+    let datagram = |port| Route::DatagramService {
+        port,
+        service: Box::new(Mirror {
+            waiting: Vec::new(),
+            heard: mpsc::channel().0,
+        }),
+    };
+    let tsi = TsiFlags {
+        inet: true,
+        unix: false,
+    };
+    for (list, tsi, error) in [
+        (vec![to(0, "/a")], tsi, RouteError::Reserved(0)),
+        (vec![to(620, "/a")], tsi, RouteError::Reserved(620)),
+        (vec![to(u32::MAX, "/a")], tsi, RouteError::Reserved(u32::MAX)),
+        (vec![to(5, "/a"), to(5, "/b")], tsi, RouteError::Duplicate(5)),
+        (vec![to(5, "")], tsi, RouteError::Path("".into())),
+        (
+            vec![to(5, &"x".repeat(108))],
+            tsi,
+            RouteError::Path("x".repeat(108).into()),
+        ),
+        (vec![datagram(123)], tsi, RouteError::Reserved(123)),
+        (vec![datagram(1025)], tsi, RouteError::Reserved(1025)),
+        (vec![datagram(9), datagram(9)], tsi, RouteError::Duplicate(9)),
+    ] {
+        let config = VsockConfig { tsi, ..routes(list) };
+        assert_eq!(config.into_handler().err(), Some(VsockConfigError::Route(error)));
+    }
+    assert!(
+        routes(vec![datagram(1025)]).into_handler().is_ok(),
+        "without TSI the port is like any other"
+    );
+}
+
+#[test]
+fn contradictions_of_the_set_up_are_refused() {
+    let map: std::collections::BTreeMap<_, _> = [(80, "127.0.0.1:8080".parse().unwrap())].into();
+    let config = VsockConfig {
+        port_map: map,
+        ..VsockConfig::default()
+    };
+    assert_eq!(
+        config.into_handler().err(),
+        Some(VsockConfigError::PortMapWithoutInet(80))
+    );
+    let config = VsockConfig {
+        tsi: TsiFlags {
+            inet: false,
+            unix: true,
+        },
+        ..VsockConfig::default()
+    };
+    assert_eq!(config.into_handler().err(), Some(VsockConfigError::UnixWithoutRoot));
+}
+
+#[test]
+fn stale_socket_of_a_listen_route_is_replaced_and_a_living_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    drop(UnixListener::bind(&path).unwrap());
+    let route = || {
+        vec![Route::Listen {
+            port: 80,
+            path: path.clone(),
+        }]
+    };
+    let first = routes(route()).into_handler().unwrap();
+    assert!(matches!(
+        routes(route()).into_handler().err(),
+        Some(VsockConfigError::Route(RouteError::Listen { .. }))
+    ));
+    drop(first);
+    assert!(!path.exists(), "the socket goes with the device");
+}
+
+#[test]
+fn clients_before_the_driver_is_ready_wait_in_the_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    let handler = routes(vec![Route::Listen {
+        port: 80,
+        path: path.clone(),
+    }])
+    .into_handler()
+    .unwrap();
+    let _client = client(&path);
+    assert_eq!(handler.muxer().len(), 0);
+}

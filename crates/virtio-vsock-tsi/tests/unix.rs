@@ -1,0 +1,218 @@
+//! AF_UNIX over TSI, confined to one folder.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::Duration;
+
+use common::{Vm, connect_body, getname_body, listen_body, sockaddr_un};
+use tempfile::TempDir;
+use virtio_vsock_tsi::{TsiFlags, VsockConfig};
+
+/// A folder beside the root, and the root.
+fn folders() -> (TempDir, std::path::PathBuf) {
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().join("root");
+    std::fs::create_dir_all(root.join("run")).unwrap();
+    (outside, root)
+}
+
+fn config(root: &std::path::Path) -> VsockConfig {
+    VsockConfig {
+        tsi: TsiFlags {
+            inet: false,
+            unix: true,
+        },
+        unix_root: Some(std::fs::File::open(root).unwrap().into()),
+        ..VsockConfig::default()
+    }
+}
+
+fn connect(vm: &mut Vm, addr: &[u8]) -> (u32, i32) {
+    let port = vm.fresh_port();
+    vm.create(port, 1, 1);
+    (port, vm.request_result(1025, &connect_body(port, addr)))
+}
+
+#[test]
+fn connect_inside_the_root_reaches_the_socket_and_names_it_as_the_guest_did() {
+    let (_outside, root) = folders();
+    let listener = UnixListener::bind(root.join("run/a.sock")).unwrap();
+    let mut vm = Vm::new(config(&root));
+
+    let (port, result) = connect(&mut vm, &sockaddr_un("/run/a.sock"));
+    assert_eq!(result, 0);
+    vm.open_stream(port, 620);
+    let (mut host, _) = listener.accept().unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    vm.write(port, b"hi");
+    vm.turn();
+    let mut got = [0; 2];
+    host.read_exact(&mut got).unwrap();
+    host.write_all(&common::pattern(100_000)).unwrap();
+    drop(host);
+
+    assert_eq!(&got, b"hi");
+    assert!(
+        vm.read(port, 100_000) == common::pattern(100_000),
+        "what was sent before the close arrives"
+    );
+    vm.wait_eof(port);
+    let name = vm.request(1026, &getname_body(port, 620, 1));
+    assert_eq!(&name[8..22], b"\x01\0/run/a.sock\0");
+}
+
+#[test]
+fn links_inside_the_root_are_followed_as_the_guest_sees_them() {
+    let (_outside, root) = folders();
+    let _listener = UnixListener::bind(root.join("run/a.sock")).unwrap();
+    symlink("/run", root.join("var")).unwrap();
+    symlink("../run/a.sock", root.join("run/b.sock")).unwrap();
+    let mut vm = Vm::new(config(&root));
+    assert_eq!(connect(&mut vm, &sockaddr_un("/var/a.sock")).1, 0);
+    assert_eq!(connect(&mut vm, &sockaddr_un("/run/b.sock")).1, 0);
+}
+
+#[test]
+fn nothing_outside_the_root_is_reached() {
+    let (outside, root) = folders();
+    let path = outside.path().join("host.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    symlink(&path, root.join("absolute")).unwrap();
+    symlink("../host.sock", root.join("relative")).unwrap();
+    symlink("..", root.join("up")).unwrap();
+    let mut vm = Vm::new(config(&root));
+    for name in [
+        path.to_str().unwrap(),
+        "/../host.sock",
+        "/run/../../host.sock",
+        "/absolute",
+        "/relative",
+        "/up/host.sock",
+        "/proc/self/root/tmp",
+    ] {
+        let (_, result) = connect(&mut vm, &sockaddr_un(name));
+        assert!(result < 0, "{name}: {result}");
+    }
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn names_without_an_absolute_path_are_refused() {
+    let (_outside, root) = folders();
+    let mut vm = Vm::new(config(&root));
+    let mut long = vec![1, 0, b'/'];
+    long.resize(110, b'x');
+    for (addr, errno) in [
+        (&b"\x01\0relative.sock\0"[..], -22),
+        (b"\x01\0", -22),
+        (b"\x01\0\0abstract", -111),
+        (&long, -22),
+        (&sockaddr_un("/run/none.sock"), -2),
+        (&sockaddr_un("/run"), -111),
+    ] {
+        assert_eq!(connect(&mut vm, addr).1, errno, "{addr:?}");
+    }
+}
+
+#[test]
+fn listener_that_is_not_published_stays_in_the_guest() {
+    let (_outside, root) = folders();
+    let mut vm = Vm::new(config(&root));
+    let port = vm.fresh_port();
+    vm.create(port, 1, 1);
+    let addr = sockaddr_un("/run/guest.sock");
+    assert_eq!(vm.request_result(1029, &listen_body(port, port, 5, &addr)), -1);
+    assert_eq!(
+        vm.request_result(1029, &listen_body(port, port, 5, b"\x01\0./here.sock")),
+        -1
+    );
+    assert!(!root.join("run/guest.sock").exists());
+}
+
+#[test]
+fn published_listener_takes_the_place_of_the_guests_own_socket_and_cleans_up() {
+    let (_outside, root) = folders();
+    let path = root.join("run/guest.sock");
+    let mut vm = Vm::new(VsockConfig {
+        publish_unix: vec![b"/run".to_vec()],
+        ..config(&root)
+    });
+    // What the guest's bind leaves behind: a socket that nobody listens on.
+    drop(UnixListener::bind(&path).unwrap());
+    let port = vm.fresh_port();
+    vm.create(port, 1, 1);
+    vm.listening.push(port);
+    assert_eq!(
+        vm.request_result(1029, &listen_body(port, port, 5, &sockaddr_un("/run/guest.sock"))),
+        0
+    );
+
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(b"from the host").unwrap();
+    vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
+    assert_eq!(vm.read(port, 13), b"from the host");
+
+    vm.release(port, 620);
+    vm.turn();
+    assert!(!path.exists());
+}
+
+#[test]
+fn published_listener_replaces_nothing_that_lives() {
+    let (_outside, root) = folders();
+    let mut vm = Vm::new(VsockConfig {
+        publish_unix: vec![b"/run".to_vec()],
+        ..config(&root)
+    });
+    let _alive = UnixListener::bind(root.join("run/alive.sock")).unwrap();
+    std::fs::write(root.join("run/file"), "keep me").unwrap();
+    for name in ["/run/alive.sock", "/run/file"] {
+        let port = vm.fresh_port();
+        vm.create(port, 1, 1);
+        assert_eq!(
+            vm.request_result(1029, &listen_body(port, port, 5, &sockaddr_un(name))),
+            -98,
+            "{name}"
+        );
+    }
+    assert_eq!(std::fs::read(root.join("run/file")).unwrap(), b"keep me");
+    UnixStream::connect(root.join("run/alive.sock")).unwrap();
+}
+
+#[test]
+fn datagrams_reach_a_socket_inside_the_root_and_its_answer_comes_back() {
+    let (_outside, root) = folders();
+    let host = UnixDatagram::bind(root.join("run/datagram.sock")).unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut vm = Vm::new(config(&root));
+    let port = vm.fresh_port();
+    vm.create(port, 1, 2);
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(
+        reply_port,
+        1027,
+        &connect_body(port, &sockaddr_un("/run/datagram.sock")),
+    );
+    vm.send_datagram(port, 1028, b"question");
+    vm.turn();
+    let mut buf = [0; 64];
+    let (len, from) = host.recv_from(&mut buf).unwrap();
+    host.send_to_addr(b"answer", &from).unwrap();
+    assert_eq!(&buf[..len], b"question");
+    assert_eq!(vm.datagram_to(port), b"answer");
+}
+
+#[test]
+fn families_that_are_off_are_refused_with_the_reason() {
+    let (_outside, root) = folders();
+    let mut vm = Vm::new(config(&root));
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, "127.0.0.1:80".parse().unwrap()), -97);
+    let mut vm = Vm::new(common::inet_config());
+    assert_eq!(connect(&mut vm, &sockaddr_un("/run/a.sock")).1, -97);
+}
