@@ -45,8 +45,13 @@ fn serve(server: &mut Server, mount: &FuseMount) -> std::io::Result<()> {
     let mut waiting: Vec<(u64, Vec<u8>)> = Vec::new();
     loop {
         if waiting.is_empty() || connection.wait(10)? {
-            let Some(len) = connection.receive(&mut request)? else { return Ok(()) };
-            let mut exchange = SliceExchange { request: &request[..len], reply: &mut reply };
+            let Some(len) = connection.receive(&mut request)? else {
+                return Ok(());
+            };
+            let mut exchange = SliceExchange {
+                request: &request[..len],
+                reply: &mut reply,
+            };
             match server.handle(&mut exchange) {
                 Outcome::Replied(0) => {}
                 Outcome::Replied(len) => connection.send(&reply[..len as usize])?,
@@ -54,7 +59,10 @@ fn serve(server: &mut Server, mount: &FuseMount) -> std::io::Result<()> {
                 Outcome::Interrupts { unique } => {
                     if let Some(index) = waiting.iter().position(|(waiting, _)| *waiting == unique) {
                         let (_, request) = waiting.remove(index);
-                        let mut exchange = SliceExchange { request: &request, reply: &mut reply };
+                        let mut exchange = SliceExchange {
+                            request: &request,
+                            reply: &mut reply,
+                        };
                         let len = server.cancel(&mut exchange, unique);
                         connection.send(&reply[..len as usize])?;
                     }
@@ -62,7 +70,10 @@ fn serve(server: &mut Server, mount: &FuseMount) -> std::io::Result<()> {
             }
         }
         for (unique, request) in std::mem::take(&mut waiting) {
-            let mut exchange = SliceExchange { request: &request, reply: &mut reply };
+            let mut exchange = SliceExchange {
+                request: &request,
+                reply: &mut reply,
+            };
             match server.handle(&mut exchange) {
                 Outcome::Replied(len) => connection.send(&reply[..len as usize])?,
                 _ => waiting.push((unique, request)),

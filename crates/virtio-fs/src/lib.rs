@@ -39,7 +39,7 @@ pub use errno::Errno;
 pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange};
 pub use filesystem::{DirSink, FileSystem};
 pub use handler::{Handler, HandlerStats, Progress};
-//MEM
+pub use memory::MemoryFs;
 pub use read_only::ReadOnly;
 pub use server::{Outcome, Server, ServerStats};
 pub use single_file::SingleFile;

@@ -49,14 +49,24 @@ impl<F: FileSystem> SingleFile<F> {
     }
 
     fn entry(&mut self) -> Result<Entry> {
-        Ok(Entry { node: FILE, attr: self.file.getattr(NodeId::ROOT, None)? })
+        Ok(Entry {
+            node: FILE,
+            attr: self.file.getattr(NodeId::ROOT, None)?,
+        })
     }
 
     fn folder(&mut self) -> Result<Attr> {
         let file = self.file.getattr(NodeId::ROOT, None)?;
         let mode = FileKind::Directory.mode() | 0o755;
         // Any number but the file's own.
-        Ok(Attr { ino: !file.ino, mode, nlink: 2, size: 0, blocks: 0, ..file })
+        Ok(Attr {
+            ino: !file.ino,
+            mode,
+            nlink: 2,
+            size: 0,
+            blocks: 0,
+            ..file
+        })
     }
 }
 
@@ -143,7 +153,8 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         data: &mut DataIn<'_>,
         flags: WriteFlags,
     ) -> Result<u32> {
-        self.file.write(Self::on_file(node, Errno::EISDIR)?, handle, offset, data, flags)
+        self.file
+            .write(Self::on_file(node, Errno::EISDIR)?, handle, offset, data, flags)
     }
 
     fn statfs(&mut self, _node: NodeId) -> Result<StatFs> {
@@ -166,7 +177,10 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
 
     fn opendir(&mut self, node: NodeId, _flags: u32) -> Result<Opened> {
         match node {
-            NodeId::ROOT => Ok(Opened { handle: FOLDER, flags: OpenOutFlags::empty() }),
+            NodeId::ROOT => Ok(Opened {
+                handle: FOLDER,
+                flags: OpenOutFlags::empty(),
+            }),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -177,11 +191,22 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         }
         let (folder, file) = (self.folder()?.ino, self.entry()?.attr.ino);
         let (directory, regular) = (Some(FileKind::Directory), Some(FileKind::Regular));
-        let entries: [(&[u8], u64, _); 3] =
-            [(b".", folder, directory), (b"..", folder, directory), (self.name.to_bytes(), file, regular)];
+        let entries: [(&[u8], u64, _); 3] = [
+            (b".", folder, directory),
+            (b"..", folder, directory),
+            (self.name.to_bytes(), file, regular),
+        ];
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
         for (number, (name, ino, kind)) in entries.into_iter().enumerate().skip(skipped) {
-            if !sink.push(&DirEntry { ino, offset: number as u64 + 1, kind, name }, None) {
+            if !sink.push(
+                &DirEntry {
+                    ino,
+                    offset: number as u64 + 1,
+                    kind,
+                    name,
+                },
+                None,
+            ) {
                 break;
             }
         }
@@ -193,7 +218,8 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
     }
 
     fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
-        self.file.setxattr(Self::on_file(node, Errno::EROFS)?, name, value, flags)
+        self.file
+            .setxattr(Self::on_file(node, Errno::EROFS)?, name, value, flags)
     }
 
     fn getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
@@ -212,27 +238,26 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
     }
 
     fn getlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange) -> Result<LockRange> {
-        self.file.getlk(Self::on_file(node, Errno::EISDIR)?, handle, owner, wanted)
+        self.file
+            .getlk(Self::on_file(node, Errno::EISDIR)?, handle, owner, wanted)
     }
 
     fn setlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange, flock: bool) -> Result<()> {
-        self.file.setlk(Self::on_file(node, Errno::EISDIR)?, handle, owner, wanted, flock)
+        self.file
+            .setlk(Self::on_file(node, Errno::EISDIR)?, handle, owner, wanted, flock)
     }
 
     fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
-        self.file.fallocate(Self::on_file(node, Errno::EISDIR)?, handle, mode, offset, length)
+        self.file
+            .fallocate(Self::on_file(node, Errno::EISDIR)?, handle, mode, offset, length)
     }
 
     fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
-        self.file.lseek(Self::on_file(node, Errno::EISDIR)?, handle, offset, whence)
+        self.file
+            .lseek(Self::on_file(node, Errno::EISDIR)?, handle, offset, whence)
     }
 
-    fn copy_file_range(
-        &mut self,
-        from: (NodeId, Handle, u64),
-        to: (NodeId, Handle, u64),
-        length: u64,
-    ) -> Result<u32> {
+    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
         let from = (Self::on_file(from.0, Errno::EISDIR)?, from.1, from.2);
         let to = (Self::on_file(to.0, Errno::EISDIR)?, to.1, to.2);
         self.file.copy_file_range(from, to, length)
