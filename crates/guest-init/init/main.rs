@@ -77,7 +77,7 @@ fn tell(output: &mut dyn Write, fault: &Fault) {
 }
 
 fn warn(streams: &Streams, problem: &str) {
-    let _ = writeln!(&streams.stderr, "tessera: {problem}");
+    let _ = writeln!(&streams.stderr, "tessera: {}", fault::without_error_number(problem));
 }
 
 fn report(command: u32, value: u32) {
