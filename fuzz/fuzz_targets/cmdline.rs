@@ -13,7 +13,11 @@ fuzz_target!(|input: &[u8]| {
 
     let text = String::from_utf8_lossy(input);
     let capacity = 64 * (1 + text.len() % 64);
-    let mut line = Cmdline::new(KernelLimits { capacity, init_args: 32, init_env: 32 });
+    let mut line = Cmdline::new(KernelLimits {
+        capacity,
+        init_args: 32,
+        init_env: 32,
+    });
     let mut params: Vec<Param> = Vec::new();
     let mut init_args: Vec<String> = Vec::new();
     for piece in text.split('\n') {
@@ -43,7 +47,10 @@ fn add(line: &mut Cmdline, params: &mut Vec<Param>, init_args: &mut Vec<String>,
         Some('p') => {
             let (name, value) = rest.split_once('|').unwrap_or((rest, ""));
             if line.param(name, value).is_ok() {
-                params.push(Param { name: name.to_owned(), value: Some(value.to_owned()) });
+                params.push(Param {
+                    name: name.to_owned(),
+                    value: Some(value.to_owned()),
+                });
             }
         }
         Some('u') => {
@@ -58,13 +65,19 @@ fn add(line: &mut Cmdline, params: &mut Vec<Param>, init_args: &mut Vec<String>,
             let (base, irq) = (base.parse().unwrap_or(0xd000_0000), irq.parse().unwrap_or(0));
             if line.device(base, irq).is_ok() {
                 let value = format!("4K@{base:#010x}:{irq}");
-                params.push(Param { name: "virtio_mmio.device".to_owned(), value: Some(value) });
+                params.push(Param {
+                    name: "virtio_mmio.device".to_owned(),
+                    value: Some(value),
+                });
             }
         }
         Some('t') => {
             let tsi = if rest == "u" { Tsi::Unix } else { Tsi::Inet };
             if line.tsi(tsi).is_ok() {
-                params.push(Param { name: tsi.token().to_owned(), value: None });
+                params.push(Param {
+                    name: tsi.token().to_owned(),
+                    value: None,
+                });
             }
         }
         Some('a') => {
