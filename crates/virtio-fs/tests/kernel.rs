@@ -1,0 +1,389 @@
+//! The device with the kernel of this machine for its driver.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::kernel::Mounted;
+use common::snapshot;
+use virtio_fs::overlay::{Overlay, VirtualEntry};
+use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
+use virtio_fs::{FileSystem, MemoryFs, SingleFile};
+
+/// A shared folder and a place to mount it.
+struct Scene {
+    _temp: tempfile::TempDir,
+    shared: PathBuf,
+    mnt: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (shared, mnt) = (temp.path().join("shared"), temp.path().join("mnt"));
+        fs::create_dir(&shared).unwrap();
+        fs::create_dir(&mnt).unwrap();
+        Self {
+            _temp: temp,
+            shared,
+            mnt,
+        }
+    }
+
+    fn mount(&self, config: PassthroughConfig) -> Option<Mounted> {
+        Mounted::new(&self.mnt, Passthrough::new(&self.shared, config).unwrap())
+    }
+}
+
+fn modes() -> [PassthroughConfig; 4] {
+    let of = |cache| PassthroughConfig {
+        cache,
+        ..PassthroughConfig::default()
+    };
+    let collecting = PassthroughConfig {
+        writeback: true,
+        ..of(CachePolicy::Always)
+    };
+    [
+        of(CachePolicy::None),
+        of(CachePolicy::Auto),
+        of(CachePolicy::Always),
+        collecting,
+    ]
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_written_through_the_mount_are_on_the_host_in_every_mode() {
+    for config in modes() {
+        let scene = Scene::new();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        let data: Vec<u8> = (0..3_000_001u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        fs::write(scene.mnt.join("file"), &data).unwrap();
+        fs::create_dir_all(scene.mnt.join("a/b/c")).unwrap();
+        fs::rename(scene.mnt.join("file"), scene.mnt.join("a/b/c/moved")).unwrap();
+        fs::hard_link(scene.mnt.join("a/b/c/moved"), scene.mnt.join("link")).unwrap();
+        assert!(fs::read(scene.mnt.join("link")).unwrap() == data);
+        assert_eq!(fs::metadata(scene.mnt.join("link")).unwrap().nlink(), 2);
+        let driver = mounted.unmount();
+        assert!(
+            fs::read(scene.shared.join("a/b/c/moved")).unwrap() == data,
+            "{config:?}"
+        );
+        assert_eq!(driver.handler.server().stats().malformed, 0);
+    }
+}
+
+#[test]
+fn a_folder_of_ten_thousand_files_is_listed_whole() {
+    let scene = Scene::new();
+    for number in 0..10_000 {
+        fs::write(scene.shared.join(format!("file-{number}")), b"").unwrap();
+    }
+    let Some(mounted) = scene.mount(PassthroughConfig::default()) else {
+        return;
+    };
+    assert_eq!(names(&scene.mnt), names(&scene.shared));
+    let total: u64 = fs::read_dir(&scene.mnt)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().nlink())
+        .sum();
+    assert_eq!(total, 10_000);
+    drop(mounted);
+}
+
+#[test]
+fn a_virtual_init_runs_and_leaves_no_trace() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.shared.join("mnt/there")).unwrap();
+    fs::create_dir(scene.shared.join(".tessera")).unwrap();
+    fs::write(scene.shared.join(".tessera/of-the-host"), b"hidden").unwrap();
+    let before = snapshot(&scene.shared);
+    let entries = vec![
+        VirtualEntry::file("/.tessera/init", 0o755, b"#!/bin/sh\necho from the init\n".as_slice()),
+        VirtualEntry::file("/.tessera/config.json", 0o644, b"{}".to_vec()),
+        VirtualEntry::folder("/dev"),
+        VirtualEntry::folder("/mnt/x/y"),
+        VirtualEntry::folder("/mnt/there"),
+    ];
+    let config = PassthroughConfig {
+        read_only: true,
+        ..PassthroughConfig::default()
+    };
+    let overlay = Overlay::new(Passthrough::new(&scene.shared, config).unwrap(), entries).unwrap();
+    let Some(mounted) = Mounted::new(&scene.mnt, overlay) else {
+        return;
+    };
+
+    let output = Command::new(scene.mnt.join(".tessera/init")).output().unwrap();
+    assert_eq!(output.stdout, b"from the init\n");
+    assert_eq!(fs::read(scene.mnt.join(".tessera/config.json")).unwrap(), b"{}");
+    assert!(!scene.mnt.join(".tessera/of-the-host").exists());
+    assert_eq!(names(&scene.mnt), ["dev", "mnt"]);
+    assert_eq!(names(&scene.mnt.join("mnt")), ["there", "x"]);
+    assert_eq!(names(&scene.mnt.join("mnt/x")), ["y"]);
+    let mode = fs::metadata(scene.mnt.join("mnt/x/y")).unwrap().mode();
+    assert_eq!(mode, 0o040_755);
+    for path in ["new", "dev/new", "mnt/x/new", ".tessera/init"] {
+        let error = fs::write(scene.mnt.join(path), b"x").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{path}");
+    }
+    let target = scene.mnt.join("dev");
+    rustix::mount::mount(c"none", &target, c"tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    fs::write(target.join("null"), b"").unwrap();
+    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH).unwrap();
+    drop(mounted);
+    assert_eq!(snapshot(&scene.shared), before);
+}
+
+#[test]
+fn a_single_file_is_shared_and_nothing_beside_it() {
+    let scene = Scene::new();
+    fs::write(scene.shared.join("one"), b"before").unwrap();
+    fs::write(scene.shared.join("other"), b"secret").unwrap();
+    let file = Passthrough::new(&scene.shared.join("one"), PassthroughConfig::default()).unwrap();
+    let Some(mounted) = Mounted::new(&scene.mnt, SingleFile::new(file, "shown").unwrap()) else {
+        return;
+    };
+    assert_eq!(names(&scene.mnt), ["shown"]);
+    assert_eq!(fs::read(scene.mnt.join("shown")).unwrap(), b"before");
+    fs::write(scene.mnt.join("shown"), b"after").unwrap();
+    assert_eq!(fs::read(scene.shared.join("one")).unwrap(), b"after");
+    for name in ["one", "other", "new"] {
+        assert!(fs::write(scene.mnt.join(name), b"x").is_err(), "{name}");
+    }
+    drop(mounted);
+    assert_eq!(names(&scene.shared), ["one", "other"]);
+}
+
+#[test]
+fn a_tree_in_memory_is_a_file_system() {
+    let scene = Scene::new();
+    let Some(mounted) = Mounted::new(&scene.mnt, MemoryFs::new(64 << 20)) else {
+        return;
+    };
+    exercise(&scene.mnt);
+    drop(mounted);
+}
+
+fn exercise(folder: &Path) {
+    fs::create_dir(folder.join("a")).unwrap();
+    fs::write(folder.join("a/file"), b"0123456789").unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(folder.join("a/file"))
+        .unwrap()
+        .write_all(b"abc")
+        .unwrap();
+    fs::rename(folder.join("a"), folder.join("b")).unwrap();
+    assert_eq!(fs::read(folder.join("b/file")).unwrap(), b"0123456789abc");
+    std::os::unix::fs::symlink("b/file", folder.join("link")).unwrap();
+    assert_eq!(fs::read(folder.join("link")).unwrap(), b"0123456789abc");
+    assert_eq!(
+        fs::remove_dir(folder.join("b")).unwrap_err().raw_os_error(),
+        Some(libc::ENOTEMPTY)
+    );
+    fs::remove_dir_all(folder.join("b")).unwrap();
+    assert_eq!(names(folder), ["link"]);
+}
+
+/// A file is readable after its last name is gone, for as long as it is open; whatever the descriptor cache holds.
+#[test]
+fn an_open_file_outlives_its_name() {
+    for handles in [true, false] {
+        let scene = Scene::new();
+        let config = PassthroughConfig {
+            cached_descriptors: 1,
+            ..PassthroughConfig::default()
+        };
+        let back_end = Passthrough::new(&scene.shared, config).unwrap();
+        let back_end = if handles {
+            back_end
+        } else {
+            back_end.without_file_handles()
+        };
+        let Some(mounted) = Mounted::new(&scene.mnt, back_end) else {
+            return;
+        };
+        let path = scene.mnt.join("file");
+        fs::write(&path, b"kept").unwrap();
+        let open = fs::File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        for number in 0..20 {
+            fs::write(scene.mnt.join(format!("other-{number}")), b"").unwrap();
+        }
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
+        assert_eq!(std::io::read_to_string(&open).unwrap(), "kept");
+        drop(open);
+        drop(mounted);
+    }
+}
+
+/// Each cache policy as its documentation says, with a process of the host that edits under the guest.
+#[test]
+fn a_change_by_the_host_is_seen_as_the_policy_promises() {
+    for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {
+        let scene = Scene::new();
+        fs::write(scene.shared.join("file"), b"old").unwrap();
+        let Some(mounted) = scene.mount(PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        }) else {
+            return;
+        };
+        let path = scene.mnt.join("file");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        let open = fs::File::open(&path).unwrap();
+        fs::write(scene.shared.join("file"), b"new").unwrap();
+        let reopened = fs::read(&path).unwrap();
+        match cache {
+            CachePolicy::None => {
+                assert_eq!(reopened, b"new");
+                assert_eq!(std::io::read_to_string(&open).unwrap(), "new");
+            }
+            CachePolicy::Auto => assert_eq!(reopened, b"new", "who opens after a close sees what was written"),
+            CachePolicy::Always => assert_eq!(reopened, b"old", "nobody else writes, was the promise"),
+        }
+        drop(open);
+        drop(mounted);
+    }
+}
+
+#[test]
+fn two_guests_of_one_folder_see_each_others_files() {
+    let scene = Scene::new();
+    let other = scene.mnt.with_file_name("other");
+    fs::create_dir(&other).unwrap();
+    let config = PassthroughConfig {
+        cache: CachePolicy::None,
+        ..PassthroughConfig::default()
+    };
+    let Some(one) = scene.mount(config.clone()) else { return };
+    let Some(two) = Mounted::new(&other, Passthrough::new(&scene.shared, config).unwrap()) else {
+        return;
+    };
+    fs::write(scene.mnt.join("file"), b"from one").unwrap();
+    assert_eq!(fs::read(other.join("file")).unwrap(), b"from one");
+    fs::rename(other.join("file"), other.join("renamed")).unwrap();
+    assert_eq!(fs::read(scene.mnt.join("renamed")).unwrap(), b"from one");
+    assert!(!scene.mnt.join("file").exists());
+    drop((one, two));
+}
+
+#[test]
+fn a_share_deleted_on_the_host_gives_errors_and_goes_on() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.shared.join("a/b")).unwrap();
+    fs::write(scene.shared.join("a/b/file"), b"x").unwrap();
+    let Some(mounted) = scene.mount(PassthroughConfig::default()) else {
+        return;
+    };
+    let open = fs::File::open(scene.mnt.join("a/b/file")).unwrap();
+    fs::remove_dir_all(&scene.shared).unwrap();
+    assert!(fs::write(scene.mnt.join("new"), b"x").is_err());
+    assert!(fs::read_dir(scene.mnt.join("a/b/c")).is_err());
+    assert_eq!(std::io::read_to_string(&open).unwrap(), "x");
+    drop(open);
+    let driver = mounted.unmount();
+    assert_eq!(driver.handler.server().stats().malformed, 0);
+}
+
+/// The whole of pjdfstest and fsx, where the programs are in PATH. `cargo install pjdfstest@0.2.2 fsx@0.3.2` gets them.
+/// pjdfstest takes the users `nobody` and `tests`.
+#[test]
+fn posix_suites_pass_in_every_mode() {
+    if !["pjdfstest", "fsx"].iter().all(|program| is_in_path(program)) || !has_user("tests") {
+        eprintln!("skipped: takes pjdfstest 0.2.2, fsx 0.3.2 in PATH and a user `tests`");
+        return;
+    }
+    for config in modes() {
+        let scene = Scene::new();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        pjdfstest(&scene.mnt, &config);
+        fsx(&scene.mnt, &config);
+        drop(mounted);
+    }
+}
+
+fn pjdfstest(folder: &Path, mode: &PassthroughConfig) {
+    let group = if fs::read_to_string("/etc/group").unwrap().contains("\nnobody:") {
+        "nobody"
+    } else {
+        "nogroup"
+    };
+    let settings = folder.with_file_name("pjdfstest.toml");
+    let text = format!(
+        "[features]\nposix_fallocate = {{}}\nrename_ctime = {{}}\nutimensat = {{}}\nutime_now = {{}}\n\
+         [settings]\nnaptime = 0.02\nallow_remount = false\n\
+         [dummy_auth]\nentries = [[\"nobody\", \"{group}\"], [\"tests\", \"tests\"]]\n"
+    );
+    fs::write(&settings, text).unwrap();
+    let output = Command::new("pjdfstest")
+        .arg("-c")
+        .arg(&settings)
+        .arg("-p")
+        .arg(folder)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(log.contains("Summary: 0 failed"), "{mode:?}\n{log}");
+}
+
+fn fsx(folder: &Path, mode: &PassthroughConfig) {
+    let settings = folder.with_file_name("fsx.toml");
+    let weights = "[weights]\nclose_open = 1\ninvalidate = 1\nmapread = 5\nmapwrite = 5\nread = 10\nwrite = 10\n\
+                   truncate = 3\nfsync = 0.2\nfdatasync = 0.2\nposix_fallocate = 1\npunch_hole = 1\nsendfile = 2\n\
+                   posix_fadvise = 1\ncopy_file_range = 2\n";
+    fs::write(&settings, weights).unwrap();
+    let mut command = Command::new("fsx");
+    command
+        .args(["-q", "-N", "2000", "-S", "7", "-f"])
+        .arg(&settings)
+        .arg("-P")
+        .arg(folder.parent().unwrap());
+    let output = command.arg(folder.join("fsx.bin")).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{mode:?}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn has_user(name: &str) -> bool {
+    fs::read_to_string("/etc/passwd")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.starts_with(&format!("{name}:")))
+}
+
+/// The traits are object-safe and back-ends can be chosen at run time.
+#[test]
+fn a_boxed_back_end_is_a_back_end() {
+    let boxed: Box<dyn FileSystem> = Box::new(MemoryFs::new(1 << 20));
+    let mut driver = common::mounted(Overlay::new(boxed, vec![VirtualEntry::folder("/proc")]).unwrap());
+    assert_eq!(driver.list(common::ROOT, 4096).unwrap(), [".", "..", "proc"]);
+}

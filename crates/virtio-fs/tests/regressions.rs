@@ -1,0 +1,709 @@
+//! Each defect that systems of this field had with file systems for guests: what triggers it, and what is to happen.
+//! Numbers are those of the collection in the project's notes, with the public source.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use common::message::{Body, Caller, op, request};
+use common::{Driver, ROOT, is_root, mounted, share, snapshot};
+use test_guest::Buffer;
+use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::{MemoryFs, ReadOnly, Server};
+
+const EPERM: i32 = 1;
+const EIO: i32 = 5;
+const EBADF: i32 = 9;
+const EINVAL: i32 = 22;
+const ERANGE: i32 = 34;
+const ENAMETOOLONG: i32 = 36;
+const ENOSYS: i32 = 38;
+const ELOOP: i32 = 40;
+const ENODATA: i32 = 61;
+const EPROTO: i32 = 71;
+const EOPNOTSUPP: i32 = 95;
+const ESTALE: i32 = 116;
+const ENXIO: i32 = 6;
+const EROFS: i32 = 30;
+const ENFILE: i32 = 23;
+
+/// A share beside things that must stay out of reach.
+fn scene() -> (tempfile::TempDir, std::path::PathBuf) {
+    let scene = tempfile::tempdir().unwrap();
+    let shared = scene.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(scene.path().join("secret"), b"host").unwrap();
+    fs::create_dir(scene.path().join("outside")).unwrap();
+    fs::write(scene.path().join("outside/file"), b"host").unwrap();
+    fs::write(shared.join("inside"), b"guest").unwrap();
+    fs::create_dir(shared.join("folder")).unwrap();
+    (scene, shared)
+}
+
+/// Every request that has a name, with `name` in it.
+fn requests_with_name(name: &[u8], node: u64) -> Vec<(u32, Body)> {
+    let one = || Body::new().string(name);
+    vec![
+        (op::LOOKUP, one()),
+        (op::UNLINK, one()),
+        (op::RMDIR, one()),
+        (op::SYMLINK, one().string(b"target")),
+        (op::MKNOD, Body::new().u32(0o100_644).u32(0).u32(0).u32(0).string(name)),
+        (op::MKDIR, Body::new().u32(0o755).u32(0).string(name)),
+        (
+            op::CREATE,
+            Body::new().u32(0o102).u32(0o100_644).u32(0).u32(0).string(name),
+        ),
+        (op::LINK, Body::new().u64(node).string(name)),
+        (op::RENAME, Body::new().u64(ROOT).string(name).string(b"moved")),
+        (op::RENAME, Body::new().u64(ROOT).string(b"inside").string(name)),
+        (
+            op::RENAME2,
+            Body::new().u64(ROOT).u32(0).u32(0).string(name).string(b"moved"),
+        ),
+        (
+            op::RENAME2,
+            Body::new().u64(ROOT).u32(0).u32(0).string(b"inside").string(name),
+        ),
+    ]
+}
+
+/// 23: libkrun issue 329, CVE-2026-47243 / GHSA-2gv2-cffp-j227 (Kata), crosvm 2706eee, arcbox PR 474.
+#[test]
+fn names_that_leave_the_folder_are_refused_in_every_operation() {
+    let (scene, shared) = scene();
+    let absolute = scene.path().join("secret");
+    let names: Vec<&[u8]> = vec![
+        b"",
+        b".",
+        b"..",
+        b"/",
+        b"../secret",
+        b"folder/../../secret",
+        b"folder/new",
+        b"/etc/passwd",
+        b"inside/",
+        absolute.as_os_str().as_encoded_bytes(),
+    ];
+    let before = snapshot(scene.path());
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let inside = driver.lookup(ROOT, b"inside").unwrap().node();
+    for name in names {
+        for (opcode, body) in requests_with_name(name, inside) {
+            let answer = driver.call(opcode, ROOT, &body.0);
+            assert_eq!(
+                answer,
+                Err(EINVAL),
+                "operation {opcode} with {:?}",
+                String::from_utf8_lossy(name)
+            );
+        }
+    }
+    assert_eq!(snapshot(scene.path()), before);
+}
+
+/// 23: what is too long is the guest program's mistake, and POSIX has a number for it.
+#[test]
+fn a_name_of_256_bytes_is_too_long_and_one_of_255_is_not() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    assert_eq!(driver.mkdir(ROOT, &[b'n'; 256], 0o755).unwrap_err(), ENAMETOOLONG);
+    driver.mkdir(ROOT, &[b'n'; 255], 0o755).unwrap();
+}
+
+/// 23: a name without its NUL runs into what follows, in a parser that trusts it.
+#[test]
+fn a_name_without_end_is_refused() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    assert_eq!(driver.call(op::LOOKUP, ROOT, b"inside").unwrap_err(), EINVAL);
+    assert_eq!(driver.call(op::LOOKUP, ROOT, b"").unwrap_err(), EINVAL);
+    let half = Body::new().u64(ROOT).string(b"inside").bytes(b"moved");
+    assert_eq!(driver.call(op::RENAME, ROOT, &half.0).unwrap_err(), EINVAL);
+}
+
+/// 24: mvm PR 1470.
+#[test]
+fn a_symlink_of_the_host_is_shown_and_not_followed() {
+    let (scene, shared) = scene();
+    symlink(scene.path().join("secret"), shared.join("link")).unwrap();
+    symlink(scene.path().join("outside"), shared.join("way")).unwrap();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let link = driver.lookup(ROOT, b"link").unwrap();
+    assert_eq!(link.attr().mode() & 0o170_000, 0o120_000);
+    assert_eq!(driver.open(link.node(), 0).unwrap_err(), ELOOP);
+    assert_eq!(driver.setattr(link.node(), 1 << 3, 0, 0, (0, 0)).unwrap_err(), EINVAL);
+    let way = driver.lookup(ROOT, b"way").unwrap().node();
+    assert_eq!(driver.lookup(way, b"file").unwrap_err(), 20);
+    assert_eq!(driver.create(way, b"new", 0o644, 0o2).unwrap_err(), 20);
+    assert_eq!(fs::read(scene.path().join("secret")).unwrap(), b"host");
+    assert!(!scene.path().join("outside/new").exists());
+}
+
+/// 24: the guest knows a folder, and the host puts a symbolic link in its place.
+#[test]
+fn a_folder_swapped_for_a_symlink_does_not_lead_out() {
+    let (scene, shared) = scene();
+    for handles in [true, false] {
+        let folder = shared.join("folder");
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        fs::write(folder.join("file"), b"guest").unwrap();
+        let config = PassthroughConfig {
+            cached_descriptors: 1,
+            ..PassthroughConfig::default()
+        };
+        let back_end = Passthrough::new(&shared, config).unwrap();
+        let mut driver = mounted(if handles {
+            back_end
+        } else {
+            back_end.without_file_handles()
+        });
+        let node = driver.lookup(ROOT, b"folder").unwrap().node();
+        let file = driver.lookup(node, b"file").unwrap().node();
+        // The one cached descriptor goes to something else.
+        let sub = driver.lookup(node, b"sub").unwrap().node();
+        let _ = driver.lookup(sub, b"x");
+        let away = shared.join("away");
+        fs::rename(&folder, &away).unwrap();
+        symlink(scene.path().join("outside"), &folder).unwrap();
+        // By file handle the file is found where it went; by name there is none. Never the one outside.
+        match driver.open(file, 0) {
+            Ok((handle, _)) => assert_eq!(driver.read(file, handle, 0, 100).unwrap(), b"guest"),
+            Err(errno) => assert_eq!(errno, ESTALE),
+        }
+        match driver.create(node, b"new", 0o644, 0o2) {
+            Ok(_) => assert!(away.join("new").exists()),
+            Err(errno) => assert_eq!(errno, ESTALE),
+        }
+        assert!(!scene.path().join("outside/new").exists());
+        fs::remove_file(&folder).unwrap();
+        fs::rename(&away, &folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// 24: another file under the same name is another file.
+#[test]
+fn a_file_swapped_for_another_is_not_taken_for_it() {
+    let (_scene, shared) = scene();
+    let back_end = Passthrough::new(&shared, PassthroughConfig::default())
+        .unwrap()
+        .without_file_handles();
+    let mut driver = mounted(back_end);
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    fs::rename(shared.join("inside"), shared.join("other")).unwrap();
+    fs::write(shared.join("inside"), b"new").unwrap();
+    assert_eq!(driver.open(node, 0).unwrap_err(), ESTALE);
+    assert_eq!(driver.getattr(node).unwrap_err(), ESTALE);
+    let again = driver.lookup(ROOT, b"inside").unwrap();
+    assert_ne!(again.node(), node);
+    assert_eq!(again.attr().size(), 3);
+}
+
+/// 24: what is neither file nor folder is never opened on the host, where opening has effects.
+#[test]
+fn pipes_sockets_and_devices_are_not_opened() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let pipe = driver.mknod(ROOT, b"pipe", 0o010_644, 0).unwrap().node();
+    let socket = driver.mknod(ROOT, b"socket", 0o140_644, 0).unwrap().node();
+    for node in [pipe, socket] {
+        for flags in [0, 1, 2] {
+            assert_eq!(driver.open(node, flags).unwrap_err(), ENXIO);
+        }
+        assert_eq!(driver.setattr(node, 1 << 3, 0, 0, (0, 0)).unwrap_err(), EINVAL);
+    }
+    // CREATE without O_EXCL opens what is there; a pipe would block for ever.
+    assert_eq!(driver.create(ROOT, b"pipe", 0o644, 0o1).unwrap_err(), ENXIO);
+}
+
+/// 25: CVE-2026-46695 (boxlite on libkrun, CVSS 10).
+#[test]
+fn read_only_holds_in_the_device_for_every_operation_that_changes() {
+    let (scene, shared) = scene();
+    let before = snapshot(scene.path());
+    let config = PassthroughConfig {
+        read_only: true,
+        ..PassthroughConfig::default()
+    };
+    let wrapped = ReadOnly(Passthrough::new(&shared, PassthroughConfig::default()).unwrap());
+    for mut driver in [share(&shared, config), mounted(wrapped)] {
+        let node = driver.lookup(ROOT, b"inside").unwrap().node();
+        let (handle, _) = driver.open(node, 0).unwrap();
+        let mut requests = requests_with_name(b"new", node);
+        requests.retain(|(opcode, _)| *opcode != op::LOOKUP);
+        requests.extend([
+            (op::UNLINK, Body::new().string(b"inside")),
+            (op::RMDIR, Body::new().string(b"folder")),
+            (op::TMPFILE, Body::new().u32(0o2).u32(0o100_644).u64(0).string(b"/")),
+        ]);
+        for (opcode, body) in requests {
+            assert_eq!(driver.call(opcode, ROOT, &body.0), Err(EROFS), "operation {opcode}");
+        }
+        let lookups = [
+            (op::SETATTR, Body::new().u32(1).bytes(&[0; 84])),
+            (
+                op::WRITE,
+                Body::new().u64(handle).u64(0).u32(1).u32(0).u64(0).u64(0).bytes(b"x"),
+            ),
+            (
+                op::SETXATTR,
+                Body::new().u32(1).u32(0).u64(0).string(b"user.x").bytes(b"y"),
+            ),
+            (op::REMOVEXATTR, Body::new().string(b"user.x")),
+            (op::FALLOCATE, Body::new().u64(handle).u64(0).u64(1).u64(0)),
+            (
+                op::COPY_FILE_RANGE,
+                Body::new()
+                    .u64(handle)
+                    .u64(0)
+                    .u64(node)
+                    .u64(handle)
+                    .u64(0)
+                    .u64(1)
+                    .u64(0),
+            ),
+        ];
+        for (opcode, body) in lookups {
+            assert_eq!(driver.call(opcode, node, &body.0), Err(EROFS), "operation {opcode}");
+        }
+        for flags in [0o1, 0o2, 0o3, 0o1000, 0o100] {
+            assert_eq!(driver.open(node, flags).unwrap_err(), EROFS, "flags {flags:o}");
+        }
+        assert_eq!(driver.read(node, handle, 0, 100).unwrap(), b"guest");
+        assert!(driver.handler.server().stats().read_only > 20);
+    }
+    assert_eq!(snapshot(scene.path()), before);
+}
+
+/// 26: the value's size is beyond the message.
+#[test]
+fn setxattr_longer_than_its_message_is_refused() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    for size in [2, 4096, u32::MAX] {
+        let body = Body::new().u32(size).u32(0).u64(0).string(b"user.x").bytes(b"y");
+        assert_eq!(driver.call(op::SETXATTR, node, &body.0).unwrap_err(), EINVAL);
+    }
+}
+
+/// 26: sizes of 4 GiB allocate nothing of that size and read what there is.
+#[test]
+fn reads_of_four_gibibytes_give_what_fits() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    let (handle, _) = driver.open(node, 0).unwrap();
+    let body = Body::new().u64(handle).u64(0).u32(u32::MAX).u32(0).u64(0).u64(0);
+    assert_eq!(driver.call_with_room(op::READ, node, &body.0, 19).unwrap(), b"gue");
+    assert_eq!(driver.call(op::READ, node, &body.0).unwrap(), b"guest");
+    assert_eq!(driver.getxattr(node, b"user.none", u32::MAX).unwrap_err(), ENODATA);
+    let folder = driver.opendir(ROOT).unwrap();
+    let body = Body::new().u64(folder).u64(0).u32(u32::MAX).u32(0).u64(0).u64(0);
+    assert!(!driver.call(op::READDIR, ROOT, &body.0).unwrap().is_empty());
+    // Too small for one entry: that is not the end of the folder.
+    assert_eq!(
+        driver.call_with_room(op::READDIR, ROOT, &body.0, 16 + 8).unwrap_err(),
+        EINVAL
+    );
+}
+
+/// 26: offsets at the end of the number space.
+#[test]
+fn offsets_that_no_file_has_are_errors() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let (entry, handle) = driver.create(ROOT, b"file", 0o644, 0o2).unwrap();
+    for offset in [1 << 63, u64::MAX] {
+        assert_eq!(driver.read(entry.node(), handle, offset, 16).unwrap_err(), EINVAL);
+        assert_eq!(driver.write(entry.node(), handle, offset, b"x", 0).unwrap_err(), EINVAL);
+        assert!(driver.setattr(entry.node(), 1 << 3, offset, 0, (0, 0)).is_err());
+        let body = Body::new().u64(handle).u64(offset).u64(16).u64(0);
+        assert!(driver.call(op::FALLOCATE, entry.node(), &body.0).is_err());
+    }
+    assert_eq!(
+        driver
+            .read(entry.node(), handle, i64::MAX.cast_unsigned() - 16, 16)
+            .unwrap(),
+        b""
+    );
+}
+
+/// 26: a message that ends within its header has no `unique` to answer to.
+#[test]
+fn a_truncated_header_comes_back_unused() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let message = request(op::STATFS, 9, ROOT, Caller::default(), &[]);
+    for len in 1..40 {
+        assert_eq!(driver.send(&message[..len], 256), b"");
+    }
+    assert_eq!(driver.handler.server().stats().malformed, 39);
+    assert!(driver.call(op::STATFS, ROOT, &[]).is_ok());
+}
+
+/// 26: the header promises more than the descriptors hold, or less than itself.
+#[test]
+fn lengths_that_do_not_fit_the_descriptors_are_refused() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    for len in [0u32, 39, 46, 4096, u32::MAX] {
+        let mut message = request(op::LOOKUP, 9, ROOT, Caller::default(), b"file\0");
+        message[..4].copy_from_slice(&len.to_le_bytes());
+        let reply = driver.send(&message, 256);
+        assert_eq!(reply[4..8], (-EINVAL).to_le_bytes(), "length {len}");
+    }
+    // Extensions that are longer than the message.
+    let mut message = request(op::LOOKUP, 9, ROOT, Caller::default(), b"file\0");
+    message[36..38].copy_from_slice(&u16::MAX.to_le_bytes());
+    assert_eq!(driver.send(&message, 256)[4..8], (-EINVAL).to_le_bytes());
+}
+
+/// 26: arguments cut off at every length.
+#[test]
+fn truncated_arguments_of_every_operation_are_refused_or_harmless() {
+    let (scene, shared) = scene();
+    let before = snapshot(scene.path());
+    let config = PassthroughConfig {
+        read_only: true,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    for opcode in (0..64).filter(|opcode| ![op::INIT, op::DESTROY].contains(opcode)) {
+        for len in 0..120 {
+            let message = request(opcode, 9, ROOT, Caller::default(), &vec![0; len]);
+            let _ = driver.send(&message, 512);
+        }
+    }
+    assert!(driver.getattr(ROOT).is_ok());
+    assert_eq!(snapshot(scene.path()), before);
+}
+
+/// 26: operations that nobody knows.
+#[test]
+fn unknown_operations_are_not_implemented() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    for opcode in [0, 7, 19, 53, 100, 4096, 436_207_616, u32::MAX] {
+        assert_eq!(
+            driver.call(opcode, ROOT, &[0; 64]).unwrap_err(),
+            ENOSYS,
+            "operation {opcode}"
+        );
+    }
+    assert_eq!(driver.handler.server().stats().unknown, 8);
+}
+
+/// 26: INIT with another major version, and with a minor version that is too old.
+#[test]
+fn init_answers_later_majors_with_its_own_and_refuses_old_ones() {
+    let (_scene, shared) = scene();
+    let mut driver = Driver::new(Server::new(Box::new(
+        Passthrough::new(&shared, Default::default()).unwrap(),
+    )));
+    let body = |major: u32, minor: u32| Body::new().u32(major).u32(minor).u32(0).u32(0).0;
+    let reply = driver.call(op::INIT, 0, &body(8, 0)).unwrap();
+    assert_eq!(reply[..8], [7, 0, 0, 0, 41, 0, 0, 0]);
+    assert_eq!(driver.lookup(ROOT, b"inside").unwrap_err(), EIO);
+    assert_eq!(driver.call(op::INIT, 0, &body(6, 0)).unwrap_err(), EPROTO);
+    assert_eq!(driver.call(op::INIT, 0, &body(7, 12)).unwrap_err(), EPROTO);
+    assert_eq!(driver.call(op::INIT, 0, &[7, 0, 0, 0]).unwrap_err(), EINVAL);
+    let reply = driver.init_with(99, 0, 0).unwrap();
+    assert_eq!(reply[4..8], [41, 0, 0, 0]);
+    assert!(driver.lookup(ROOT, b"inside").is_ok());
+}
+
+/// 26: no state may be assumed before INIT, nor after DESTROY.
+#[test]
+fn requests_before_init_and_after_destroy_are_refused() {
+    let (_scene, shared) = scene();
+    let mut driver = Driver::new(Server::new(Box::new(
+        Passthrough::new(&shared, Default::default()).unwrap(),
+    )));
+    assert_eq!(driver.lookup(ROOT, b"inside").unwrap_err(), EIO);
+    driver.init();
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    let (handle, _) = driver.open(node, 0).unwrap();
+    // openvmm PR 3158: DESTROY has a reply.
+    assert_eq!(driver.call(op::DESTROY, ROOT, &[]).unwrap(), b"");
+    assert_eq!(driver.getattr(ROOT).unwrap_err(), EIO);
+    driver.init();
+    assert_eq!(driver.getattr(node).unwrap_err(), ESTALE);
+    assert_eq!(driver.read(node, handle, 0, 1).unwrap_err(), ESTALE);
+}
+
+/// 26: FORGET of what is not known, more often than it was looked up, and of the root.
+#[test]
+fn forgetting_too_much_harms_nobody() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    for node in [0, 2, 77, u64::MAX, 1 << 32, ROOT] {
+        driver.forget(node, u64::MAX);
+    }
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    driver.lookup(ROOT, b"inside").unwrap();
+    driver.forget(node, 1);
+    assert!(driver.getattr(node).is_ok());
+    driver.forget(node, 1);
+    assert_eq!(driver.getattr(node).unwrap_err(), ESTALE);
+    driver.forget(node, 1);
+    let again = driver.lookup(ROOT, b"inside").unwrap().node();
+    assert_ne!(again, node, "an old number must not stand for something new");
+    assert_eq!(driver.getattr(node).unwrap_err(), ESTALE);
+}
+
+/// 26: BATCH_FORGET with counts that the message does not hold.
+#[test]
+fn batch_forget_with_any_count_is_bounded_by_its_message() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    for count in [0, 2, 4096, u32::MAX] {
+        let body = Body::new().u32(count).u32(0).u64(node).u64(1);
+        let message = request(op::BATCH_FORGET, 0, 0, Caller::default(), &body.0);
+        assert_eq!(driver.send(&message, 0), b"");
+        assert!(driver.getattr(node).is_ok(), "count {count}");
+    }
+    let body = Body::new().u32(1).u32(0).u64(node).u64(1);
+    driver.send(&request(op::BATCH_FORGET, 0, 0, Caller::default(), &body.0), 0);
+    assert_eq!(driver.getattr(node).unwrap_err(), ESTALE);
+}
+
+/// 26: a reply that does not fit is an error, and nothing was done that nobody would learn of.
+#[test]
+fn replies_into_too_small_buffers_leave_nothing_behind() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let create = Body::new().u32(0o2).u32(0o100_644).u32(0).u32(0).string(b"new");
+    for room in [16, 17, 100, 159] {
+        assert_eq!(
+            driver.call_with_room(op::CREATE, ROOT, &create.0, room).unwrap_err(),
+            EIO
+        );
+    }
+    // Not even a header fits, or there is nothing to write to at all.
+    for room in [0, 1, 15] {
+        let message = request(op::CREATE, 9, ROOT, Caller::default(), &create.0);
+        assert_eq!(driver.send(&message, room), b"");
+    }
+    assert!(!shared.join("new").exists());
+    assert!(driver.call_with_room(op::CREATE, ROOT, &create.0, 160).is_ok());
+}
+
+/// 26: message and reply cut into descriptors at every byte.
+#[test]
+fn any_cut_into_descriptors_is_the_same_message() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let (entry, handle) = driver.create(ROOT, b"file", 0o644, 0o2).unwrap();
+    let write = Body::new()
+        .u64(handle)
+        .u64(0)
+        .u32(5)
+        .u32(0)
+        .u64(0)
+        .u64(0)
+        .bytes(b"bytes");
+    let message = request(op::WRITE, 5, entry.node(), Caller::default(), &write.0);
+    let at = driver.request_at;
+    driver.guest.write(at, &message);
+    for cut in 1..message.len() {
+        let (first, rest) = (u32::try_from(cut).unwrap(), u32::try_from(message.len() - cut).unwrap());
+        let buffers = [
+            Buffer::readable(at, first),
+            Buffer::readable(at + cut as u64, rest),
+            Buffer::writable(driver.reply_at, u32::try_from(cut % 23 + 1).unwrap()),
+            Buffer::writable(driver.reply_at + 64, 64),
+        ];
+        assert_eq!(driver.submit(&buffers), 24, "cut at {cut}");
+    }
+    assert_eq!(fs::read(shared.join("file")).unwrap(), b"bytes");
+}
+
+/// 27: files belong to who made them in the guest, and are never anybody's in between.
+#[test]
+fn new_files_belong_to_the_guests_user_when_the_process_may_give_them() {
+    if !is_root() {
+        eprintln!("skipped: takes root");
+        return;
+    }
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    driver.by = Caller {
+        uid: 1234,
+        gid: 4321,
+        pid: 10,
+    };
+    let entry = driver.create(ROOT, b"file", 0o6755, 0o2).unwrap().0;
+    assert_eq!((entry.attr().uid(), entry.attr().gid()), (1234, 4321));
+    assert_eq!(entry.attr().mode(), 0o106_755);
+    driver.mkdir(ROOT, b"sub", 0o1777).unwrap();
+    driver.symlink(ROOT, b"link", b"to").unwrap();
+    driver.mknod(ROOT, b"pipe", 0o010_666, 0).unwrap();
+    for name in ["file", "sub", "link", "pipe"] {
+        let meta = fs::symlink_metadata(shared.join(name)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1234, 4321), "{name}");
+    }
+    assert_eq!(fs::metadata(shared.join("sub")).unwrap().mode() & 0o7777, 0o1777);
+    assert_eq!(fs::metadata(shared.join("pipe")).unwrap().mode() & 0o7777, 0o666);
+    // A folder with the set-group-ID bit hands its group down.
+    fs::set_permissions(shared.join("folder"), fs::Permissions::from_mode(0o2777)).unwrap();
+    std::os::unix::fs::chown(shared.join("folder"), Some(5), Some(77)).unwrap();
+    let folder = driver.lookup(ROOT, b"folder").unwrap().node();
+    let entry = driver.create(folder, b"file", 0o644, 0o2).unwrap().0;
+    assert_eq!((entry.attr().uid(), entry.attr().gid()), (1234, 77));
+    let entry = driver.mkdir(folder, b"sub", 0o755).unwrap();
+    assert_eq!((entry.attr().gid(), entry.attr().mode() & 0o7777), (77, 0o2755));
+}
+
+/// 27: a process without privileges makes files of its own, and the guest's root gains nothing by asking for more.
+#[test]
+fn without_privileges_the_guests_root_has_the_rights_of_the_process() {
+    if !is_root() {
+        eprintln!("skipped: takes root, to give it up");
+        return;
+    }
+    let (scene, shared) = scene();
+    fs::set_permissions(scene.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(shared.join("roots"), b"secret").unwrap();
+    fs::set_permissions(shared.join("roots"), fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&shared, Some(65534), Some(65534)).unwrap();
+    // Only this thread changes its user, as the raw system calls do.
+    std::thread::spawn(move || {
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_gid(rustix::fs::Gid::from_raw(65534)).unwrap();
+        rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(65534)).unwrap();
+        let mut driver = share(&shared, PassthroughConfig::default());
+        let (entry, handle) = driver.create(ROOT, b"file", 0o666, 0o2).unwrap();
+        assert_eq!((entry.attr().uid(), entry.attr().mode()), (65534, 0o100_666));
+        assert_eq!(driver.write(entry.node(), handle, 0, b"x", 0).unwrap(), 1);
+        assert_eq!(driver.setattr(entry.node(), 1 << 1, 0, 0, (0, 0)).unwrap_err(), EPERM);
+        assert_eq!(driver.mknod(ROOT, b"disk", 0o060_666, 0x800).unwrap_err(), EPERM);
+        let roots = driver.lookup(ROOT, b"roots").unwrap().node();
+        assert_eq!(driver.open(roots, 0).unwrap_err(), 13);
+        assert_eq!(driver.setattr(roots, 1, 0, 0o777, (0, 0)).unwrap_err(), EPERM);
+        // Version 2, with no capability in it.
+        let mut capability = [0; 20];
+        capability[3] = 2;
+        assert_eq!(
+            driver
+                .setxattr(entry.node(), b"security.capability", &capability)
+                .unwrap_err(),
+            EPERM
+        );
+    })
+    .join()
+    .unwrap();
+}
+
+/// 27: set-ID bits go when a guest's user without privileges writes, though the process here has them.
+#[test]
+fn writing_as_a_user_clears_set_id_bits() {
+    let (_scene, shared) = scene();
+    const KILL: u32 = 1 << 2;
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let (entry, handle) = driver.create(ROOT, b"file", 0o6755, 0o2).unwrap();
+    assert_eq!(
+        driver.setattr(entry.node(), 1, 0, 0o6755, (0, 0)).unwrap().mode() & 0o7777,
+        0o6755
+    );
+    driver.write(entry.node(), handle, 0, b"x", KILL).unwrap();
+    assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o7777, 0o755);
+    // Without execution by the group the bit stands for mandatory locking and stays.
+    driver.setattr(entry.node(), 1, 0, 0o6745, (0, 0)).unwrap();
+    driver.write(entry.node(), handle, 0, b"x", KILL).unwrap();
+    assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o4000, 0);
+    // Truncation, by SETATTR and by OPEN.
+    driver.setattr(entry.node(), 1, 0, 0o6755, (0, 0)).unwrap();
+    let attr = driver.setattr(entry.node(), 1 << 3 | 1 << 11, 0, 0, (0, 0)).unwrap();
+    assert_eq!(attr.mode() & 0o7777, 0o755);
+    driver.setattr(entry.node(), 1, 0, 0o6755, (0, 0)).unwrap();
+    driver
+        .call(op::OPEN, entry.node(), &Body::new().u32(0o1001).u32(1).0)
+        .unwrap();
+    assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o7777, 0o755);
+}
+
+/// 27: attributes that mean something to the host do not exist for the guest.
+#[test]
+fn attributes_of_the_host_are_out_of_reach() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    for name in [
+        "trusted.overlay.opaque",
+        "security.selinux",
+        "system.posix_acl_access",
+        "bogus",
+    ] {
+        assert_eq!(
+            driver.setxattr(node, name.as_bytes(), b"x").unwrap_err(),
+            EOPNOTSUPP,
+            "{name}"
+        );
+        assert_eq!(
+            driver.getxattr(node, name.as_bytes(), 100).unwrap_err(),
+            EOPNOTSUPP,
+            "{name}"
+        );
+    }
+    assert_eq!(driver.setxattr(node, b"", b"x").unwrap_err(), EINVAL);
+}
+
+/// An attribute of the guest's own comes back as it went, and too little room for it is an error.
+#[test]
+fn attributes_of_the_guest_are_kept() {
+    let mut driver = mounted(MemoryFs::new(1 << 20));
+    let (entry, _) = driver.create(ROOT, b"file", 0o644, 0o2).unwrap();
+    driver.setxattr(entry.node(), b"user.x", b"value").unwrap();
+    assert_eq!(driver.getxattr(entry.node(), b"user.x", 100).unwrap(), b"value");
+    assert_eq!(
+        driver.getxattr(entry.node(), b"user.x", 0).unwrap(),
+        [5, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(driver.getxattr(entry.node(), b"user.x", 4).unwrap_err(), ERANGE);
+}
+
+/// Handles are looked up, and belong to one node.
+#[test]
+fn handles_of_others_are_no_handles() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let (one, handle) = driver.create(ROOT, b"one", 0o644, 0o2).unwrap();
+    let (other, _) = driver.create(ROOT, b"other", 0o644, 0o2).unwrap();
+    driver.write(one.node(), handle, 0, b"x", 0).unwrap();
+    assert_eq!(driver.read(other.node(), handle, 0, 1).unwrap_err(), EBADF);
+    for handle in [0, 1, u64::MAX, handle + 1, handle + (1 << 32)] {
+        assert_eq!(driver.read(one.node(), handle, 0, 1).unwrap_err(), EBADF);
+    }
+    driver.release(one.node(), handle);
+    assert_eq!(driver.read(one.node(), handle, 0, 1).unwrap_err(), EBADF);
+}
+
+/// A guest that opens and looks up for ever meets bounds, and what it holds goes when it gives it back.
+#[test]
+fn tables_are_bounded_and_give_back() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        max_nodes: 4,
+        max_open_files: 3,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    let node = driver.lookup(ROOT, b"inside").unwrap().node();
+    let handles: Vec<u64> = (0..3).map(|_| driver.open(node, 0).unwrap().0).collect();
+    assert_eq!(driver.open(node, 0).unwrap_err(), ENFILE);
+    assert_eq!(driver.create(ROOT, b"new", 0o644, 0o2).unwrap_err(), ENFILE);
+    assert!(!shared.join("new").exists());
+    for handle in handles {
+        driver.release(node, handle);
+    }
+    assert!(driver.open(node, 0).is_ok());
+    driver.mkdir(ROOT, b"a", 0o755).unwrap();
+    let last = driver.mkdir(ROOT, b"b", 0o755).unwrap().node();
+    assert_eq!(driver.lookup(ROOT, b"folder").unwrap_err(), ENFILE);
+    driver.forget(last, 1);
+    assert!(driver.lookup(ROOT, b"folder").is_ok());
+}
