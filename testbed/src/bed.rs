@@ -100,13 +100,18 @@ impl Guest<'_> {
         if let Some(user) = self.user {
             std::os::unix::process::CommandExt::uid(&mut command, user);
         }
+        command
+    }
+
+    fn told(&self) -> Command {
+        let command = self.command();
         println!("$ {command:?}");
         command
     }
 
     /// Starts it and returns at once, with its standard output to be read line by line.
     pub(crate) fn start(&self) -> Result<Running> {
-        let mut command = self.command();
+        let mut command = self.told();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -121,7 +126,7 @@ impl Guest<'_> {
 
     /// Runs it to its end.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        let mut command = self.command();
+        let mut command = self.told();
         command.stdin(if self.input.is_some() {
             Stdio::piped()
         } else {
@@ -169,6 +174,13 @@ impl Running {
             line.clear();
         }
         bail!("standard output ended without the line {wanted:?}");
+    }
+
+    /// Reads no more of its standard output.
+    pub(crate) fn close_output(self) -> Result<ExitStatus> {
+        let Self { mut child, output } = self;
+        drop(output);
+        Ok(child.wait()?)
     }
 
     /// Sends a signal to `tessera`.

@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         stdin_that_is_empty_ends,
         stdout_and_stderr_stay_apart,
         output_just_before_the_end_is_not_lost,
+        output_that_nobody_reads_does_not_hold_the_program,
         terminal_has_its_size_and_is_restored,
     ]
 }
@@ -52,6 +53,15 @@ fn output_just_before_the_end_is_not_lost(bed: &Bed) -> Result<()> {
         .chain(["last\n".to_owned()])
         .collect();
     outcome.expect_code(0)?.expect_text(&wanted)?;
+    Ok(())
+}
+
+fn output_that_nobody_reads_does_not_hold_the_program(bed: &Bed) -> Result<()> {
+    let mut running = bed.shell("echo first; seq 1 50000; exit 6").start()?;
+    running.wait_for_line("first")?;
+    let status = running.close_output()?;
+    // A writer that minds is told so by SIGPIPE or an error; one that does not ends as it would.
+    ensure!(status.code().is_some(), "tessera was killed: {status}");
     Ok(())
 }
 

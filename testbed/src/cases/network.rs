@@ -1,6 +1,8 @@
 //! The guest's connections, carried by TSI.
 
-use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 
@@ -16,6 +18,9 @@ pub(super) fn cases() -> Vec<Case> {
         vsock_asked_for_is_there,
         wget_reaches_a_server_on_the_host,
         wget_is_refused_what_the_policy_denies,
+        port_that_nobody_listens_on_is_refused,
+        half_closed_connection_still_brings_the_answer,
+        many_connections_at_once_are_all_served,
         wget_fetches_64_mib_whole,
         wget_uploads_64_mib_whole,
     ]
@@ -65,9 +70,60 @@ fn wget_reaches_a_server_on_the_host(bed: &Bed) -> Result<()> {
 fn wget_is_refused_what_the_policy_denies(bed: &Bed) -> Result<()> {
     let server = Server::start(b"not for guests\n".to_vec())?;
     let url = format!("http://{}/", server.address());
-    let outcome = bed.guest(&["wget", "-qO-", "--tries=1", "--timeout=10", &url]).run()?;
-    ensure!(outcome.code().is_some_and(|code| code != 0), "wget succeeded");
-    outcome.expect_text("")?;
+    let outcome = bed.guest(&["wget", "-O-", "--tries=1", &url]).run()?;
+    outcome.expect_error(&["Permission denied"])?.expect_text("")?;
+    Ok(())
+}
+
+fn port_that_nobody_listens_on_is_refused(bed: &Bed) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?.to_string();
+    drop(listener);
+    let url = format!("http://{address}/");
+    let outcome = bed
+        .guest(&["wget", "-O-", "--tries=1", &url])
+        .with(["--tsi-allow", &address])
+        .run()?;
+    ensure!(
+        outcome.stderr.contains("Connection refused"),
+        "wget does not say that the connection was refused"
+    );
+    Ok(())
+}
+
+/// A server that answers each connection, once its peer has no more to say, with the number of bytes it said.
+fn byte_counter() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let count = io::copy(&mut stream, &mut io::sink()).unwrap_or_default();
+                let _ = writeln!(stream, "{count}");
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn half_closed_connection_still_brings_the_answer(bed: &Bed) -> Result<()> {
+    let server = byte_counter()?;
+    let line = format!("head -c 300000 /dev/zero | nc {} {}", server.ip(), server.port());
+    let outcome = bed.shell(&line).with(["--tsi-allow", &server.to_string()]).run()?;
+    outcome.expect_code(0)?.expect_text("300000\n")?;
+    Ok(())
+}
+
+fn many_connections_at_once_are_all_served(bed: &Bed) -> Result<()> {
+    let server = byte_counter()?;
+    let (ip, port) = (server.ip(), server.port());
+    let line = format!(
+        "for n in $(seq 1 40); do (head -c $((n * 1000)) /dev/zero | nc {ip} {port} >/tmp/answer-$n) & done; wait; \
+         for n in $(seq 1 40); do cat /tmp/answer-$n; rm /tmp/answer-$n; done"
+    );
+    let outcome = bed.shell(&line).with(["--tsi-allow", &server.to_string()]).run()?;
+    let wanted: String = (1..=40).map(|number| format!("{}\n", number * 1000)).collect();
+    outcome.expect_code(0)?.expect_text(&wanted)?;
     Ok(())
 }
 
@@ -76,7 +132,7 @@ fn wget_fetches_64_mib_whole(bed: &Bed) -> Result<()> {
     let sum = blob::sha256(&bytes);
     let server = Server::start(bytes)?;
     let line = format!(
-        "wget -qO- http://{}/ | sha256sum; grep -o tsi_hijack /proc/cmdline",
+        "wget -qO- http://{}/ | sha256sum; tr ' ' '\\n' </proc/cmdline | grep -x tsi_hijack",
         server.address()
     );
     let outcome = bed.shell(&line).with(["--tsi-allow", &server.address()]).run()?;
