@@ -120,6 +120,7 @@ impl Muxer {
             self.committed = self.committed.saturating_sub(window.into());
             return None;
         };
+        self.forget_strays(key);
         let timeout = self.config.limits.response_timeout;
         self.set_timeout(id, now, timeout);
         self.settle(id);

@@ -148,6 +148,7 @@ impl Muxer {
             self.stats.connections_refused.count();
             return self.stray_reset(header);
         };
+        self.forget_strays(key);
         self.actions.push_back(Action::ConnectRoute {
             id,
             port: key.host_port,
@@ -213,6 +214,8 @@ impl Muxer {
         };
         if let Some(proxy) = self.table.get_mut(id) {
             proxy.state = State::Stream(Box::new(stream));
+            let key = proxy.key;
+            self.forget_strays(key);
         }
         self.stats.connections.count();
         self.table.set_deadline(id, None);

@@ -105,6 +105,12 @@ impl Muxer {
         self.strays.push_back(reset);
     }
 
+    /// A stream opens with this key: a RST that is left from before would meet it.
+    pub(super) fn forget_strays(&mut self, key: Key) {
+        self.strays
+            .retain(|StrayReset(header)| (header.dst_port, header.src_port) != (key.guest_port, key.host_port));
+    }
+
     /// Whether there may be something for the guest.
     pub fn wants_transmit(&self) -> bool {
         self.replies.has_ready() || !self.strays.is_empty() || self.time_sync.is_some() || self.table.has_turns()
