@@ -49,7 +49,8 @@ pub struct PassthroughConfig {
     pub device_nodes: bool,
     /// Who keeps locks.
     pub locks: LockPolicy,
-    /// Inodes that a guest may know at a time; some 250 bytes each.
+    /// Inodes that a guest may know at a time; some 300 bytes each. Beyond it the guest gets ENFILE. See
+    /// [`max_nodes_for_memory`](Self::max_nodes_for_memory).
     pub max_nodes: usize,
     /// Files and folders that a guest may have open at a time; a descriptor each.
     pub max_open_files: usize,
@@ -74,6 +75,15 @@ impl Default for PassthroughConfig {
 }
 
 impl PassthroughConfig {
+    /// As many inodes as a guest with so much memory can know: its kernel takes more than 1 KiB for each. A guest that
+    /// claims more is lying and costs the host this much at most.
+    #[must_use]
+    pub fn max_nodes_for_memory(memory_bytes: u64) -> usize {
+        usize::try_from(memory_bytes / 1024)
+            .unwrap_or(usize::MAX)
+            .clamp(1 << 16, u32::MAX as usize)
+    }
+
     /// Whether the guest collects writes.
     pub(super) fn collects_writes(&self) -> bool {
         self.writeback && self.cache == CachePolicy::Always && !self.read_only

@@ -106,7 +106,8 @@ impl Passthrough {
         let Ok(slot) = self.nodes.slot(node) else { return };
         if self.files.remove(&mut self.nodes, handle, slot).is_ok() {
             self.list.forget(handle);
-            self.collect(slot);
+            self.nodes.closed(slot);
+            self.collect();
         }
     }
 

@@ -35,7 +35,7 @@ use crate::{FileKind, NodeId, sys};
 use fd_cache::FdCache;
 use listing::ListBuffer;
 use locks::Locks;
-use nodes::{Nodes, Slot};
+use nodes::Nodes;
 use open_files::OpenFiles;
 use stat::{Key, Stat};
 
@@ -167,22 +167,17 @@ impl Passthrough {
     fn forget_node(&mut self, id: NodeId, count: u64) {
         if let Ok(slot) = self.nodes.slot(id) {
             self.nodes.forget(slot, count);
-            self.collect(slot);
+            self.collect();
         }
     }
 
-    /// A node that nothing refers to goes, and its folders with it where they wait only for that.
-    fn collect(&mut self, slot: Slot) {
-        let mut next = Some(slot);
-        while let Some(slot) = next {
-            let Some((node, parent)) = self.nodes.take_unused(slot) else {
-                break;
-            };
+    /// Nodes that nothing refers to go.
+    fn collect(&mut self) {
+        while let Some((slot, node)) = self.nodes.take_unused() {
             if let Some(place) = node.cached {
                 self.fds.remove(place);
             }
             self.locks.forget(slot);
-            next = parent;
         }
     }
 

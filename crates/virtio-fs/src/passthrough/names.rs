@@ -23,6 +23,8 @@ impl Passthrough {
     /// Counts one lookup of what was seen.
     pub(super) fn entry(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Entry> {
         let slot = self.nodes.remember(stat, place)?;
+        // It may have been in a folder before that the guest does not know any more.
+        self.collect();
         Ok(Entry {
             node: self.nodes.id(slot),
             attr: self.shown(stat),
@@ -45,6 +47,7 @@ impl Passthrough {
         let folder = self.fd_at(folder_slot)?;
         rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
         self.nodes.unnamed(folder_slot, name.to_bytes());
+        self.collect();
         Ok(())
     }
 
@@ -59,6 +62,7 @@ impl Passthrough {
         let folder = self.fd_at(folder_slot)?;
         rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::REMOVEDIR)?;
         self.nodes.unnamed(folder_slot, name.to_bytes());
+        self.collect();
         Ok(())
     }
 
@@ -81,6 +85,7 @@ impl Passthrough {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         self.nodes
             .moved((from_slot, name.to_bytes()), (to_slot, new_name.to_bytes()), exchange);
+        self.collect();
         Ok(())
     }
 

@@ -19,8 +19,9 @@ pub(super) type Slot = u32;
 /// The root's slot. It is never freed.
 pub(super) const ROOT: Slot = 0;
 
-/// No path of the host has more components.
-const MAX_DEPTH: usize = 2048;
+/// Folders deeper than this are not found again once their descriptors are given up. A path of the host has at most 2048
+/// components, so only programs that go down step by step get there.
+const MAX_DEPTH: usize = 4096;
 
 /// A folder and a name in it.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(super) struct Nodes {
     by_place: HashMap<u64, Slot>,
     hasher: RandomState,
     max: usize,
+    /// Nodes that may have lost the last that referred to them; see [`take_unused`](Self::take_unused).
+    suspects: Vec<Slot>,
 }
 
 impl Nodes {
@@ -74,6 +77,7 @@ impl Nodes {
             by_place: HashMap::new(),
             hasher: RandomState::new(),
             max: max.clamp(1, u32::MAX as usize),
+            suspects: Vec::new(),
         };
         nodes.add(root, 0);
         nodes
@@ -89,6 +93,7 @@ impl Nodes {
         self.free.clear();
         self.by_place.clear();
         self.by_key.clear();
+        self.suspects.clear();
         if let Some((generation, Some(mut node))) = root {
             node.children = 0;
             node.open = None;
@@ -181,15 +186,25 @@ impl Nodes {
         if let Ok(node) = self.get_mut(slot) {
             node.lookups = node.lookups.saturating_sub(count);
         }
+        self.suspects.push(slot);
     }
 
-    /// Takes a node out that nothing refers to any more, and gives it; then its parent may follow.
-    pub(super) fn take_unused(&mut self, slot: Slot) -> Option<(Box<Node>, Option<Slot>)> {
+    /// An open file of a node was closed.
+    pub(super) fn closed(&mut self, slot: Slot) {
+        self.suspects.push(slot);
+    }
+
+    /// Takes a node out that nothing refers to any more. To be called until there is none: a folder may have waited only
+    /// for what was in it.
+    pub(super) fn take_unused(&mut self) -> Option<(Slot, Box<Node>)> {
         let unused = |node: &Node| node.lookups == 0 && node.children == 0 && node.open.is_none();
-        if slot == ROOT || !unused(self.get(slot).ok()?) {
-            return None;
-        }
-        let parent = self.unset_place(slot);
+        let slot = loop {
+            let slot = self.suspects.pop()?;
+            if slot != ROOT && self.get(slot).is_ok_and(unused) {
+                break slot;
+            }
+        };
+        self.unset_place(slot);
         let (generation, node) = self.slots.get_mut(slot as usize)?;
         let node = node.take()?;
         *generation = generation.wrapping_add(1) & 0x7fff_ffff;
@@ -197,7 +212,7 @@ impl Nodes {
         if self.by_key.get(&node.key) == Some(&slot) {
             self.by_key.remove(&node.key);
         }
-        Some((node, parent))
+        Some((slot, node))
     }
 
     fn place_hash(&self, parent: Slot, name: &[u8]) -> u64 {
@@ -209,7 +224,8 @@ impl Nodes {
         if slot == ROOT || self.get(slot).is_ok_and(|node| node.place.as_ref().is_some_and(same)) {
             return;
         }
-        if self.is_within(parent, slot) {
+        let is_folder = self.get(slot).is_ok_and(|node| node.kind == FileKind::Directory);
+        if is_folder && self.is_within(parent, slot) {
             // The host moved folders around: what was the parent is now beneath. No path may run in circles.
             return;
         }
@@ -227,17 +243,18 @@ impl Nodes {
         self.by_place.insert(hash, slot);
     }
 
-    /// Gives the folder that the node was in.
-    fn unset_place(&mut self, slot: Slot) -> Option<Slot> {
-        let place = self.get_mut(slot).ok()?.place.take()?;
+    fn unset_place(&mut self, slot: Slot) {
+        let Some(place) = self.get_mut(slot).ok().and_then(|node| node.place.take()) else {
+            return;
+        };
         let hash = self.place_hash(place.parent, &place.name);
         if self.by_place.get(&hash) == Some(&slot) {
             self.by_place.remove(&hash);
         }
         if let Ok(parent) = self.get_mut(place.parent) {
             parent.children = parent.children.saturating_sub(1);
+            self.suspects.push(place.parent);
         }
-        Some(place.parent)
     }
 
     fn is_within(&self, slot: Slot, folder: Slot) -> bool {
@@ -261,7 +278,7 @@ impl Nodes {
         (place.parent == parent && *place.name == *name).then_some(slot)
     }
 
-    /// The name is gone. Gives the folder's slot, which may be unused now.
+    /// The name is gone.
     pub(super) fn unnamed(&mut self, parent: Slot, name: &[u8]) {
         if let Some(slot) = self.child(parent, name) {
             self.unset_place(slot);
@@ -289,34 +306,21 @@ impl Nodes {
         Some((place.parent, &place.name))
     }
 
-    /// The names from the nearest folder that `is_base` accepts down to a node, as a path in `path`. Gives the folder.
+    /// The nodes from `slot` up to, and without, the nearest folder that `is_base` accepts; and that folder.
     ///
     /// # Errors
-    /// ESTALE when a name on the way is not known, or when the path is longer than the host takes.
-    pub(super) fn path(&self, slot: Slot, is_base: impl Fn(Slot) -> bool, path: &mut Vec<u8>) -> Result<Slot> {
-        const PATH_MAX: usize = 4095;
-        let mut names = Vec::new();
-        let mut len = 0;
+    /// ESTALE when the place of a node on the way is not known, or when there is no end to it.
+    pub(super) fn way_up(&self, slot: Slot, is_base: impl Fn(Slot) -> bool) -> Result<(Vec<Slot>, Slot)> {
+        let mut way = Vec::new();
         let mut at = slot;
-        loop {
-            let (parent, name) = self.place(at).ok_or(Errno::ESTALE)?;
-            names.push(name);
-            len += name.len() + 1;
-            if len > PATH_MAX || names.len() > MAX_DEPTH {
-                return Err(Errno::ESTALE);
+        while way.len() < MAX_DEPTH {
+            let (parent, _) = self.place(at).ok_or(Errno::ESTALE)?;
+            way.push(at);
+            if is_base(parent) {
+                return Ok((way, parent));
             }
             at = parent;
-            if is_base(at) {
-                break;
-            }
         }
-        path.clear();
-        for name in names.iter().rev() {
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-        }
-        Ok(at)
+        Err(Errno::ESTALE)
     }
 }

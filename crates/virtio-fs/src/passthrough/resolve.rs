@@ -25,6 +25,9 @@ pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 /// A descriptor that stands for an inode and gives no access to its data.
 pub(super) const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// The longest path of the host, in bytes without its NUL.
+const PATH_MAX: usize = 4095;
+
 /// How often a name is resolved again when the host renames folders at the same time.
 const RACE_RETRIES: usize = 16;
 
@@ -123,26 +126,42 @@ impl Passthrough {
         opened.ok()
     }
 
+    /// By the names that lead down from the nearest folder with a descriptor.
     fn reopen_by_path(&mut self, slot: Slot, path: &mut Vec<u8>) -> Result<OwnedFd> {
         let has_fd = |slot| slot == ROOT || self.nodes.get(slot).is_ok_and(|node| node.cached.is_some());
-        let base = self.nodes.path(slot, has_fd, path)?;
-        path.push(0);
-        let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::ESTALE)?;
-        let base = self.held_fd(base)?.ok_or(Errno::ESTALE)?;
-        let gone = |errno| match errno {
-            // The guest's kernel looks the name up again when it gets ESTALE.
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => Errno::ESTALE,
-            errno => errno,
-        };
-        let fd = self
-            .opening(|_| open_beneath(&base, path, PATH_ONLY, Mode::empty()))
-            .map_err(gone)?;
+        let (way, base) = self.nodes.way_up(slot, has_fd)?;
+        let mut fd = self.held_fd(base)?.ok_or(Errno::ESTALE)?;
+        path.clear();
+        for at in way.iter().rev() {
+            let (_, name) = self.nodes.place(*at).ok_or(Errno::ESTALE)?;
+            if path.len() + 1 + name.len() > PATH_MAX {
+                fd = Arc::new(self.go_down(&fd, path)?);
+                path.clear();
+            } else if !path.is_empty() {
+                path.push(b'/');
+            }
+            let (_, name) = self.nodes.place(*at).ok_or(Errno::ESTALE)?;
+            path.extend_from_slice(name);
+        }
+        let fd = self.go_down(&fd, path)?;
         let node = self.nodes.get(slot)?;
         if Stat::of(&fd)?.is(&node.key, node.btime) {
             Ok(fd)
         } else {
             Err(Errno::ESTALE)
         }
+    }
+
+    /// Opens a path that was put together from names that were seen. When it is gone the guest's kernel gets ESTALE,
+    /// and looks the name up again.
+    fn go_down(&mut self, folder: &OwnedFd, path: &mut Vec<u8>) -> Result<OwnedFd> {
+        path.push(0);
+        let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::ESTALE)?;
+        let opened = self.opening(|_| open_beneath(folder, path, PATH_ONLY, Mode::empty()));
+        opened.map_err(|errno| match errno {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => Errno::ESTALE,
+            errno => errno,
+        })
     }
 
     /// Attributes of a node, by whatever is at hand.

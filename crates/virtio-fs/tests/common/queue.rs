@@ -28,7 +28,8 @@ pub(crate) struct Driver {
     unique: u64,
 }
 
-fn queue(ring: &SplitRing) -> Queue {
+/// The device's side of a ring.
+pub(crate) fn device_ring(ring: &SplitRing) -> Ring {
     let mut queue = Queue::new(ring.size()).unwrap();
     queue
         .try_set_desc_table_address(GuestAddress(ring.desc_table()))
@@ -39,7 +40,7 @@ fn queue(ring: &SplitRing) -> Queue {
     queue.try_set_used_ring_address(GuestAddress(ring.used_ring())).unwrap();
     queue.set_event_idx(ring.event_idx());
     queue.set_ready(true);
-    queue
+    Ring::new(queue)
 }
 
 impl Driver {
@@ -48,7 +49,7 @@ impl Driver {
         let rings = [guest.ring(64).with_event_idx(), guest.ring(64).with_event_idx()];
         let request_at = guest.alloc(AREA, 4096);
         let reply_at = guest.alloc(AREA, 4096);
-        let handler = Handler::new(server, rings.iter().map(|ring| Ring::new(queue(ring))).collect());
+        let handler = Handler::new(server, rings.iter().map(device_ring).collect());
         Self {
             guest,
             rings,
