@@ -170,45 +170,6 @@ fn packet_longer_than_its_chain_for_nobody_is_dropped() {
     assert_eq!(vm.stat("dropped_malformed"), 1);
 }
 
-/// A second vCPU changes the length between our check and our use of it, or would if we looked twice.
-#[test]
-fn header_that_changes_while_it_is_handled_is_one_header() {
-    let (mut vm, port, mut host) = open();
-    host.set_nonblocking(true).unwrap();
-    let mut bytes = vm.stream(port).packet(5).to_bytes();
-    bytes[24..28].copy_from_slice(&4u32.to_le_bytes());
-    bytes.extend(b"abcd");
-    let buffer = vm.peer.guest().readable(&bytes);
-    let mem = vm.peer.guest().shared_mem();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let racer = std::thread::spawn({
-        let (mem, stop) = (mem.clone(), stop.clone());
-        move || {
-            use vm_memory::{Bytes, GuestAddress};
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for len in [4u32, 0, 3] {
-                    mem.write_obj(len.to_le(), GuestAddress(buffer.addr + 24)).unwrap();
-                }
-            }
-        }
-    });
-    let mut got: Vec<u8> = Vec::new();
-    assert_eq!(vm.peer.tx_in_flight(), 0);
-    for _ in 0..3000 {
-        vm.peer.tx.add(&mem, &[buffer]).unwrap();
-        vm.turn();
-        assert_eq!(vm.peer.tx.poll_all_used(&mem).len(), 1);
-        let mut buf = [0; 64];
-        if let Ok(len) = host.read(&mut buf) {
-            got.extend(&buf[..len]);
-        }
-    }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    racer.join().unwrap();
-    assert_eq!(vm.stat("bytes_from_guest"), u64::try_from(got.len()).unwrap());
-    assert!(!vm.stream(port).is_reset());
-}
-
 #[test]
 fn rx_chains_that_are_of_no_use_are_returned_and_the_next_is_used() {
     let mut vm = Vm::without_rx(inet_config());

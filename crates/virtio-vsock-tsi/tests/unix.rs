@@ -51,6 +51,8 @@ fn connect_inside_the_root_reaches_the_socket_and_names_it_as_the_guest_did() {
     vm.turn();
     let mut got = [0; 2];
     host.read_exact(&mut got).unwrap();
+    let name = vm.request(1026, &getname_body(port, 620, 1));
+    assert_eq!(&name[8..22], b"\x01\0/run/a.sock\0");
     host.write_all(&common::pattern(100_000)).unwrap();
     drop(host);
 
@@ -60,8 +62,6 @@ fn connect_inside_the_root_reaches_the_socket_and_names_it_as_the_guest_did() {
         "what was sent before the close arrives"
     );
     vm.wait_eof(port);
-    let name = vm.request(1026, &getname_body(port, 620, 1));
-    assert_eq!(&name[8..22], b"\x01\0/run/a.sock\0");
 }
 
 #[test]

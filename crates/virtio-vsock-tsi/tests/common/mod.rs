@@ -137,7 +137,8 @@ pub struct Vm {
     next_port: u32,
 }
 
-fn ring(driver: &SplitRing) -> Ring {
+/// The device's side of a ring.
+pub fn device_ring(driver: &SplitRing) -> Ring {
     let mut queue = Queue::new(driver.size()).unwrap();
     queue
         .try_set_desc_table_address(vm_memory::GuestAddress(driver.desc_table()))
@@ -155,9 +156,9 @@ fn ring(driver: &SplitRing) -> Ring {
 
 fn queues(peer: &VsockPeer) -> Queues {
     Queues {
-        rx: ring(&peer.rx),
-        tx: ring(&peer.tx),
-        event: ring(&peer.event),
+        rx: device_ring(&peer.rx),
+        tx: device_ring(&peer.tx),
+        event: device_ring(&peer.event),
     }
 }
 

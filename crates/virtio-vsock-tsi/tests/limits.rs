@@ -1,0 +1,198 @@
+//! Bounds on what a guest can make the host hold or do.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::{Vm, inet_config, listen_body, sockaddr};
+use virtio_vsock_tsi::vsock_proto::Errno;
+use virtio_vsock_tsi::vsock_proto::policy::{Hook, Operation, Question, Verdict};
+use virtio_vsock_tsi::vsock_proto::wire::SocketName;
+use virtio_vsock_tsi::{Limits, VsockConfig};
+
+fn with_limits(limits: Limits) -> VsockConfig {
+    VsockConfig {
+        limits,
+        ..inet_config()
+    }
+}
+
+#[test]
+fn connects_beyond_the_rate_are_enobufs_until_time_has_passed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut vm = Vm::new(with_limits(Limits {
+        connects_per_second: 2,
+        ..Limits::default()
+    }));
+    let connect = |vm: &mut Vm| {
+        let port = vm.fresh_port();
+        vm.create(port, 2, 1);
+        vm.connect(port, to)
+    };
+    assert_eq!([connect(&mut vm), connect(&mut vm), connect(&mut vm)], [0, 0, -105]);
+    vm.now += Duration::from_millis(500);
+    assert_eq!([connect(&mut vm), connect(&mut vm)], [0, -105]);
+}
+
+/// Windows are promises, so they are handed out such that all of them together can be kept.
+#[test]
+fn windows_shrink_as_streams_open_and_their_sum_stays_within_the_bound() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let limits = Limits {
+        buffered_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let mut vm = Vm::new(with_limits(limits));
+    let mut windows = Vec::new();
+    let refused = loop {
+        let port = vm.fresh_port();
+        vm.create(port, 2, 1);
+        assert_eq!(vm.connect(port, to), 0);
+        vm.streams
+            .insert((port, 620), common::GuestStream::connecting(port, 620));
+        let request = vm.stream(port).packet(1);
+        vm.send(&request);
+        vm.settle();
+        if vm.stream(port).is_reset() {
+            break port;
+        }
+        windows.push(vm.stream(port).peer_buf_alloc);
+    };
+    assert!(windows.iter().sum::<u32>() <= 1 << 20, "{windows:?}");
+    assert!(windows.is_sorted_by(|a, b| a >= b) && windows.iter().all(|&window| window >= 16 << 10));
+    assert!(windows.len() > 20);
+
+    let first = *vm.streams.keys().find(|(port, _)| *port != refused).unwrap();
+    vm.close(first.0);
+    vm.wait_reset(first.0);
+    let again = vm.open_tcp(to);
+    assert!(vm.stream(again).is_open(), "a closed stream's window can be had again");
+}
+
+#[test]
+fn listeners_beyond_the_limit_are_emfile_and_closed_ones_do_not_count() {
+    let map = (1..=3u16).map(|port| {
+        let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        (port, at)
+    });
+    let limits = Limits {
+        listeners: 1,
+        ..Limits::default()
+    };
+    let mut vm = Vm::new(VsockConfig {
+        port_map: map.collect(),
+        ..with_limits(limits)
+    });
+    let listen = |vm: &mut Vm, tcp: u16| {
+        let port = vm.fresh_port();
+        vm.create(port, 2, 1);
+        let at = sockaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), tcp));
+        (port, vm.request_result(1029, &listen_body(port, port, 5, &at)))
+    };
+    let (first, result) = listen(&mut vm, 1);
+    assert_eq!(result, 0);
+    assert_eq!(listen(&mut vm, 2).1, -24);
+    vm.release(first, 620);
+    assert_eq!(listen(&mut vm, 3).1, 0);
+}
+
+#[test]
+fn event_loop_that_takes_no_more_sockets_is_an_error_of_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    vm.watcher.refuse = true;
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    vm.connect(port, listener.local_addr().unwrap());
+    vm.settle();
+    assert!(vm.watcher.watched() == 0);
+    vm.watcher.refuse = false;
+    vm.open_tcp(listener.local_addr().unwrap());
+}
+
+#[test]
+fn guest_that_never_opens_its_side_loses_the_connection_after_a_minute() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0);
+    vm.now += Duration::from_secs(61);
+    vm.turn();
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+}
+
+#[test]
+fn stream_that_the_host_does_not_drain_after_the_guest_closed_is_aborted_after_10_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.open_tcp(listener.local_addr().unwrap());
+    let (host, _) = listener.accept().unwrap();
+    let mut idle = 0;
+    while idle < 20 {
+        idle += 1;
+        let room = vm.stream(port).room().min(65536);
+        if room > 0 && vm.peer.can_send() {
+            let packet = vm.stream(port).data_packet(&vec![7; room]);
+            vm.peer.send(&packet);
+            idle = 0;
+        }
+        vm.turn();
+    }
+    vm.close(port);
+    vm.settle();
+    assert!(!vm.stream(port).is_reset());
+    vm.now += Duration::from_secs(11);
+    vm.turn();
+    vm.wait_reset(port);
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+    drop::<TcpStream>(host);
+}
+
+/// Sends everybody to one place, and refuses port 1.
+struct Redirect(SocketAddr);
+
+impl Hook for Redirect {
+    fn judge(&mut self, question: &Question<'_>) -> Verdict {
+        match (question.operation, question.name.inet()) {
+            (Operation::Connect, Some(to)) if to.port() == 1 => Verdict::Deny(Errno::ENETUNREACH),
+            (Operation::Connect, Some(_)) => Verdict::Rewrite(SocketName::Inet(self.0)),
+            _ => Verdict::Allow,
+        }
+    }
+}
+
+#[test]
+fn hook_rewrites_and_denies_destinations() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = Some(Box::new(Redirect(listener.local_addr().unwrap())) as Box<dyn Hook>);
+    let mut vm = Vm::new(VsockConfig {
+        hook,
+        policy: Default::default(),
+        ..inet_config()
+    });
+    let port = vm.open_tcp("192.0.2.1:443".parse().unwrap());
+    listener.accept().unwrap();
+    assert!(vm.stream(port).is_open());
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, "192.0.2.1:1".parse().unwrap()), -101);
+    assert_eq!(
+        vm.connect(port, "127.0.0.1:443".parse().unwrap()),
+        -13,
+        "the policy comes first"
+    );
+}
+
+#[test]
+fn time_is_sent_as_8_bytes_to_its_port() {
+    let mut vm = Vm::new(VsockConfig::default());
+    vm.handler.send_time(0x0102_0304_0506_0708);
+    vm.turn();
+    let packet = vm.datagrams.pop().unwrap();
+    assert_eq!((packet.src_port, packet.dst_port), (123, 123));
+    assert_eq!(packet.payload, [8, 7, 6, 5, 4, 3, 2, 1]);
+}
