@@ -3,6 +3,7 @@
 //! The order is ABI: it fixes IRQ line, address and the guest's `virtioN`. vsock comes last, so that its absence moves
 //! nothing, and a further device moves only later kinds.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use guest_init::contract::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
@@ -17,6 +18,8 @@ use crate::spec::{Net, Publish, Share, Spec, Stream, VsockRoute};
 const KVM_IO_APIC_PINS: u32 = 24;
 /// The tag by which the kernel itself looks for its root (`root=/dev/root`).
 const ROOT_TAG: &str = "/dev/root";
+/// The root as the beginning of every absolute path.
+const ROOT: &str = "";
 /// The guest's address on vsock, as in every VMM with TSI.
 const GUEST_CID: u32 = 3;
 
@@ -102,35 +105,22 @@ pub struct VsockPlan {
 
 /// All devices by name, in order: console, shares, nets, vsock.
 pub(super) fn in_order(spec: &Spec, vsock: &VsockDecision) -> Vec<(String, DeviceKind)> {
-    let console = (
-        "console".to_owned(),
-        DeviceKind::Console {
-            ports: console_ports(spec),
-        },
-    );
-    let root = spec
-        .root
-        .iter()
-        .map(|root| ("root".to_owned(), DeviceKind::Share(root_share(spec, root))));
-    let shares = spec
-        .shares
-        .iter()
-        .enumerate()
-        .map(|(n, share)| further_share(spec, format!("share{n}"), share));
-    let nets = spec
-        .nets
-        .iter()
-        .enumerate()
-        .map(|(n, net)| (format!("net{n}"), DeviceKind::Net(net.clone())));
-    let vsock = vsock
-        .attached()
-        .then(|| ("vsock".to_owned(), DeviceKind::Vsock(vsock_device(spec, vsock))));
-    std::iter::once(console)
-        .chain(root)
-        .chain(shares)
-        .chain(nets)
-        .chain(vsock)
-        .collect()
+    let mut points = MountPoints::of(spec);
+    let ports = console_ports(spec);
+    let mut devices = vec![("console".to_owned(), DeviceKind::Console { ports })];
+    if let Some(root) = &spec.root {
+        devices.push(("root".to_owned(), DeviceKind::Share(root_share(root, &mut points))));
+    }
+    for (n, share) in spec.shares.iter().enumerate() {
+        devices.push(further_share(format!("share{n}"), share, &mut points));
+    }
+    for (n, net) in spec.nets.iter().enumerate() {
+        devices.push((format!("net{n}"), DeviceKind::Net(net.clone())));
+    }
+    if vsock.attached() {
+        devices.push(("vsock".to_owned(), DeviceKind::Vsock(vsock_device(spec, vsock))));
+    }
+    devices
 }
 
 /// The pins that the layout's lines need, and at least those of KVM's own IO-APIC.
@@ -160,47 +150,55 @@ fn console_ports(spec: &Spec) -> Vec<ConsolePort> {
     ports
 }
 
-fn root_share(spec: &Spec, root: &Share) -> SharePlan {
+fn root_share(root: &Share, points: &mut MountPoints<'_>) -> SharePlan {
     let system = ["/dev", "/proc", "/sys"].map(str::to_owned);
     SharePlan {
         tag: ROOT_TAG.to_owned(),
         host: root.host.clone(),
         read_only: root.read_only,
-        folders: system.into_iter().chain(mount_points_in(spec, "")).collect(),
+        folders: system.into_iter().chain(points.take(ROOT)).collect(),
         root: true,
     }
 }
 
 /// The device's name serves as its tag.
-fn further_share(spec: &Spec, name: String, share: &Share) -> (String, DeviceKind) {
+fn further_share(name: String, share: &Share, points: &mut MountPoints<'_>) -> (String, DeviceKind) {
     let plan = SharePlan {
         tag: name.clone(),
         host: share.host.clone(),
         read_only: share.read_only,
-        folders: mount_points_in(spec, &share.guest).collect(),
+        folders: points.take(&share.guest),
         root: false,
     };
     (name, DeviceKind::Share(plan))
 }
 
-/// The mount points that lie in the share mounted at `at`, as paths within it.
-fn mount_points_in<'a>(spec: &'a Spec, at: &'a str) -> impl Iterator<Item = String> + 'a {
-    let points = spec.shares.iter().map(|share| share.guest.as_str());
-    let inside = points.filter(move |point| holder_of(spec, point) == at);
-    inside
-        .filter_map(move |point| point.strip_prefix(at))
-        .map(str::to_owned)
+/// Which share each mount point lies in: folders of that share, as paths within it, by where the share is mounted (`""`
+/// for the root).
+struct MountPoints<'a>(HashMap<&'a str, Vec<String>>);
+
+impl<'a> MountPoints<'a> {
+    fn of(spec: &'a Spec) -> Self {
+        let mut inside: HashMap<&str, Vec<String>> = spec.shares.iter().map(|share| (&*share.guest, vec![])).collect();
+        inside.insert(ROOT, vec![]);
+        for point in spec.shares.iter().map(|share| share.guest.as_str()) {
+            let holder = folders_above(point)
+                .find(|folder| inside.contains_key(folder))
+                .unwrap_or(ROOT);
+            let within = point[holder.len()..].to_owned();
+            inside.entry(holder).or_default().push(within);
+        }
+        Self(inside)
+    }
+
+    fn take(&mut self, share: &str) -> Vec<String> {
+        self.0.remove(share).unwrap_or_default()
+    }
 }
 
-/// Where the share is mounted that a mount point lies in: the deepest one above it, or `""` for the root.
-fn holder_of<'a>(spec: &'a Spec, point: &str) -> &'a str {
-    let above = |folder: &str| point.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    let holders = spec
-        .shares
-        .iter()
-        .map(|share| share.guest.as_str())
-        .filter(|guest| above(guest));
-    holders.max_by_key(|guest| guest.len()).unwrap_or("")
+/// `/a/b`, `/a` and `""` for `/a/b/c`.
+fn folders_above(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above)).skip(1)
 }
 
 fn vsock_device(spec: &Spec, decision: &VsockDecision) -> VsockPlan {

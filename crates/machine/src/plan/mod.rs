@@ -13,7 +13,7 @@ mod validate;
 pub mod vsock;
 
 use boot_params::memory::Region;
-use resource_alloc::{AllocError, DeviceResources, Layout, ResourceAllocator};
+use resource_alloc::{DeviceResources, Layout, ResourceAllocator};
 use serde::{Serialize, Serializer};
 
 pub use devices::{ConsolePort, DeviceKind, PortRole, SharePlan, VsockPlan};
@@ -95,17 +95,14 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
     })
 }
 
-/// Places the devices in the first layout that has room for all; the refusal of the last one counts.
+/// Places the devices in the first layout that has lines enough; if none has, the refusal of the last one counts.
 fn place(kinds: &[(String, DeviceKind)], limits: &Limits) -> Result<(Layout, Vec<DeviceResources>), PlanError> {
-    let mut refusal = None;
-    for layout in &limits.irq_layouts {
-        let names = kinds.iter().map(|(name, _)| name.as_str());
-        match ResourceAllocator::new(layout).allocate_devices(names) {
-            Ok(places) => return Ok((layout.clone(), places)),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    Err(refusal.map_or(PlanError::NoIrqLayout, |error: AllocError| PlanError::Devices(error)))
+    let has_room = |layout: &&Layout| layout.irq.lines() >= kinds.len() as u64;
+    let roomy = limits.irq_layouts.iter().find(has_room);
+    let layout = roomy.or(limits.irq_layouts.last()).ok_or(PlanError::NoIrqLayout)?;
+    let names = kinds.iter().map(|(name, _)| name.as_str());
+    let places = ResourceAllocator::new(layout).allocate_devices(names);
+    Ok((layout.clone(), places.map_err(PlanError::Devices)?))
 }
 
 fn at_place(name: String, kind: DeviceKind, at: DeviceResources) -> DevicePlan {

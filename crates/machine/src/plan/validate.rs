@@ -1,5 +1,7 @@
 //! What is checked of a spec before anything is decided.
 
+use std::collections::HashSet;
+
 use super::PlanError;
 use super::vsock::VsockInputs;
 use crate::limits::Limits;
@@ -82,7 +84,8 @@ fn shares(spec: &Spec) -> Result<(), PlanError> {
     {
         return Err(mount_point(root, "the root is at `/`"));
     }
-    for (n, share) in spec.shares.iter().enumerate() {
+    let mut taken = HashSet::with_capacity(spec.shares.len());
+    for share in &spec.shares {
         let path = share.guest.as_str();
         if path == "/" {
             return Err(mount_point(share, "the root folder is there"));
@@ -99,7 +102,7 @@ fn shares(spec: &Spec) -> Result<(), PlanError> {
         if OURS.iter().any(|ours| is_beneath(path, ours)) {
             return Err(mount_point(share, "the guest's own file systems are there"));
         }
-        if spec.shares[..n].iter().any(|earlier| earlier.guest == path) {
+        if !taken.insert(path) {
             return Err(mount_point(share, "another share is there"));
         }
     }

@@ -1,0 +1,40 @@
+//! Attaches and activates one device under the eyes of a tracer: `device-cost KIND`.
+//!
+//! The markers that it writes to stderr part the trace; see the bench `system_calls`.
+
+use std::io;
+use std::io::Write;
+
+use benches::hosts::{kvm_host, vm};
+use benches::kinds::{Attached, console, guest, share, vsock};
+use virtio_transport::VirtioDevice;
+
+fn main() {
+    let kind = std::env::args().nth(1).unwrap_or_default();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    match kind.as_str() {
+        "console" => run(console),
+        "share" => run(|| share(folder.path())),
+        "vsock" => run(vsock),
+        _ => eprintln!("device-cost console|share|vsock"),
+    }
+}
+
+fn run<D: VirtioDevice + 'static>(make: impl FnOnce() -> D) {
+    let vm = vm().expect("/dev/kvm is there");
+    let mut guest = guest();
+    mark("attach");
+    let mut device = Attached::new(make(), kvm_host(&vm), &mut guest);
+    mark("activate");
+    device.activate();
+    mark("reset");
+    device.reset();
+    mark("end");
+}
+
+/// One write, so that it is one line of the trace.
+fn mark(stage: &str) {
+    io::stderr()
+        .write_all(format!("stage {stage}\n").as_bytes())
+        .expect("stderr is there");
+}

@@ -1,0 +1,30 @@
+//! What the benches of this folder measure with.
+
+pub mod hosts;
+pub mod kinds;
+
+use machine::{Limits, Share, Spec};
+use resource_alloc::Layout;
+
+/// A spec whose plan has this many devices: console, root, shares, vsock. At least three.
+#[must_use]
+pub fn spec_of(devices: usize) -> Spec {
+    let shares = (3..devices)
+        .map(|n| Share::new(format!("/srv/{n}"), format!("/mnt/{n}")))
+        .collect();
+    Spec {
+        root: Some(Share::root("/srv/root")),
+        shares,
+        command: vec!["/bin/true".into()],
+        ..Spec::default()
+    }
+}
+
+/// Limits with room for a hundred devices: the irqchip in the kernel, and the split one after it.
+#[must_use]
+pub fn roomy() -> Limits {
+    Limits {
+        irq_layouts: vec![Layout::x86_64_irqchip(), Layout::x86_64_split_irqchip()],
+        ..Limits::bundle()
+    }
+}

@@ -1,3 +1,0 @@
-//! Placeholder until the first commit of this package.
-
-fn main() {}
