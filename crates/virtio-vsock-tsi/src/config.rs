@@ -128,7 +128,11 @@ impl VsockConfig {
                     config.datagram_routes.insert(port);
                     datagram_services.push((port, service));
                 }
-                Route::Listen { .. } | Route::Multiplex { .. } => {}
+                Route::Multiplex { path } => {
+                    config.any_stream_route = true;
+                    backend = backend.with_prefix(path);
+                }
+                Route::Listen { .. } => {}
             }
         }
         let mut mux = Muxer::new(config);

@@ -141,6 +141,20 @@ fn connect_line_reaches_the_port_that_it_names() {
     assert_eq!(got, expected.as_bytes());
 }
 
+#[test]
+fn guest_reaches_the_socket_with_its_port_behind_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let listener = UnixListener::bind(dir.path().join("m_52")).unwrap();
+    let mut vm = Vm::new(routes(vec![Route::Multiplex { path }]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 52);
+    listener.accept().unwrap();
+    for port in [53, 620] {
+        refused(&mut vm, port);
+    }
+}
+
 /// cloud-hypervisor issues 6621, 6798: these ended the monitor.
 #[test]
 fn connect_lines_that_are_none_end_with_the_connection() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::Cid;
 use crate::policy::Policy;
+use crate::wire::port;
 
 /// Which of the guest's socket families become the host's (TSI specification, 1.1). With none of them the device is a
 /// plain vsock device.
@@ -37,6 +38,8 @@ pub struct Config {
     pub publish: Publish,
     /// Ports of plain streams that the guest may open.
     pub stream_routes: BTreeSet<u32>,
+    /// The guest may open plain streams to any port that has no other meaning; the back-end decides about each.
+    pub any_stream_route: bool,
     /// Ports of plain datagrams that the guest may send to.
     pub datagram_routes: BTreeSet<u32>,
     /// Bounds.
@@ -52,9 +55,18 @@ impl Config {
             policy: Policy::default(),
             publish: Publish::default(),
             stream_routes: BTreeSet::new(),
+            any_stream_route: false,
             datagram_routes: BTreeSet::new(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl Config {
+    /// Whether the guest may open a plain stream to a port.
+    pub(crate) fn has_stream_route(&self, to: u32) -> bool {
+        let plain = !matches!(to, 0 | port::RENDEZVOUS | port::ANY);
+        self.stream_routes.contains(&to) || (self.any_stream_route && plain)
     }
 }
 

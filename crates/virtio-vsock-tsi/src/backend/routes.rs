@@ -31,8 +31,9 @@ pub enum Route {
         /// Where the socket is made.
         path: PathBuf,
     },
-    /// A client on the host connects to an AF_UNIX socket, writes `CONNECT <port>\n`, reads `OK <number>\n`, and
-    /// reaches that port in the guest.
+    /// The scheme of Firecracker. A client on the host connects to an AF_UNIX socket, writes `CONNECT <port>\n`, reads
+    /// `OK <number>\n`, and reaches that port in the guest. The guest connects to a port that has no route of its own
+    /// and reaches the AF_UNIX socket with `_<port>` behind the path.
     Multiplex {
         /// Where the socket is made.
         path: PathBuf,

@@ -16,6 +16,7 @@ use super::{Backend, Connection, HostStream, Listener, Peer, inet, to_any, unix}
 pub struct HostSockets {
     unix_root: Option<UnixRoot>,
     paths: BTreeMap<u32, PathBuf>,
+    prefix: Option<PathBuf>,
     services: BTreeMap<u32, Box<dyn StreamConnector>>,
 }
 
@@ -39,11 +40,27 @@ impl HostSockets {
         self
     }
 
+    /// Plain vsock ports without another route lead to the AF_UNIX sockets `<prefix>_<port>`.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: PathBuf) -> HostSockets {
+        self.prefix = Some(prefix);
+        self
+    }
+
     /// A plain vsock port leads to something in this process.
     #[must_use]
     pub fn with_service(mut self, port: u32, service: Box<dyn StreamConnector>) -> HostSockets {
         self.services.insert(port, service);
         self
+    }
+
+    fn path(&self, port: u32) -> Option<PathBuf> {
+        let of_prefix = || {
+            let mut path = self.prefix.as_ref()?.clone().into_os_string();
+            path.push(format!("_{port}"));
+            Some(path.into())
+        };
+        self.paths.get(&port).cloned().or_else(of_prefix)
     }
 
     fn root(&self) -> Result<&UnixRoot, Errno> {
@@ -60,10 +77,9 @@ impl Backend for HostSockets {
     }
 
     fn connect_route(&mut self, port: u32) -> Result<Connection, Errno> {
-        let stream = match (self.services.get_mut(&port), self.paths.get(&port)) {
-            (Some(service), _) => HostStream::Service(service.connect().ok_or(Errno::ECONNREFUSED)?),
-            (None, Some(path)) => HostStream::Socket(unix::connect_path(path)?),
-            (None, None) => return Err(Errno::ECONNREFUSED),
+        let stream = match self.services.get_mut(&port) {
+            Some(service) => HostStream::Service(service.connect().ok_or(Errno::ECONNREFUSED)?),
+            None => HostStream::Socket(unix::connect_path(&self.path(port).ok_or(Errno::ECONNREFUSED)?)?),
         };
         Ok(Connection {
             stream,

@@ -129,7 +129,7 @@ impl Muxer {
     fn packet_for_nobody(&mut self, now: Duration, key: Key, header: &Header) -> Received {
         match header.op {
             Op::Rst => {}
-            Op::Request if self.config.stream_routes.contains(&key.host_port) => self.route_request(now, key, header),
+            Op::Request if self.config.has_stream_route(key.host_port) => self.route_request(now, key, header),
             _ => self.stray_reset(header),
         }
         Received::Nothing
