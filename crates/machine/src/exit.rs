@@ -61,10 +61,12 @@ pub enum VcpuFault {
         reason: u64,
     },
     /// KVM could not go on.
-    #[error("KVM has an internal error on vCPU {vcpu} at {rip:#x}")]
+    #[error("KVM has the internal error {suberror} on vCPU {vcpu} at {rip:#x}")]
     Internal {
         /// Which vCPU.
         vcpu: u32,
+        /// KVM's number for it (`KVM_INTERNAL_ERROR_EMULATION` is 1).
+        suberror: u32,
         /// The address of the instruction.
         rip: u64,
     },

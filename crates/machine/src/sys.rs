@@ -72,6 +72,12 @@ pub(crate) fn let_kicks_through(vcpu: &VcpuFd) -> io::Result<()> {
     }
 }
 
+/// KVM's number for what went wrong inside, after an exit with `KVM_EXIT_INTERNAL_ERROR` (`KVM_INTERNAL_ERROR_*`).
+pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
+    // SAFETY: every bit pattern is a valid u32; after this exit the union's member is `internal`.
+    unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror }
+}
+
 /// Makes the `KVM_RUN` that the thread is in, or the next one, return with EINTR.
 pub(crate) fn kick<T>(thread: &JoinHandle<T>) {
     // SAFETY: the handle has not been joined, so the thread's id is valid.

@@ -68,7 +68,11 @@ impl Vcpu {
             Ok(VcpuExit::SystemEvent(..)) => return Some(End::Reset),
             Ok(VcpuExit::Shutdown) => VcpuFault::TripleFault { vcpu, rip: self.rip() },
             Ok(VcpuExit::FailEntry(reason, _)) => VcpuFault::EntryFailed { vcpu, reason },
-            Ok(VcpuExit::InternalError) => VcpuFault::Internal { vcpu, rip: self.rip() },
+            Ok(VcpuExit::InternalError) => VcpuFault::Internal {
+                vcpu,
+                suberror: sys::internal_suberror(&mut self.fd),
+                rip: self.rip(),
+            },
             Ok(other) => VcpuFault::Unexpected {
                 vcpu,
                 exit: format!("{other:?}"),
