@@ -1,0 +1,180 @@
+//! Virtual files over another file system, and what the init reports.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::message::{Body, op, u32_at, u64_at};
+use common::{Driver, ROOT, mounted};
+use virtio_fs::MemoryFs;
+use virtio_fs::overlay::{GuestReport, Overlay, OverlayError, VirtualEntry};
+
+const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const EXDEV: i32 = 18;
+const EINVAL: i32 = 22;
+const ENOTTY: i32 = 25;
+const EROFS: i32 = 30;
+
+fn entries() -> Vec<VirtualEntry> {
+    vec![
+        VirtualEntry::file("/.tessera/init", 0o755, b"\x7fELF and more".as_slice()),
+        VirtualEntry::file("/.tessera/config.json", 0o644, Arc::<[u8]>::from(b"{}".as_slice())),
+        VirtualEntry::folder("/proc"),
+        VirtualEntry::folder("/mnt/data"),
+    ]
+}
+
+/// What process 1 and others reported.
+type Reports = Arc<Mutex<Vec<GuestReport>>>;
+
+fn overlay() -> (Driver, Reports) {
+    let reports = Reports::default();
+    let seen = Arc::clone(&reports);
+    let overlay = Overlay::new(MemoryFs::new(1 << 20), entries()).unwrap();
+    (
+        mounted(overlay.on_report(move |report| seen.lock().unwrap().push(report))),
+        reports,
+    )
+}
+
+fn ioctl(driver: &mut Driver, node: u64, pid: u32, command: u32, argument: u64) -> Result<Vec<u8>, i32> {
+    driver.by.pid = pid;
+    let body = Body::new().u64(0).u32(0x10).u32(command).u64(argument).u32(0).u32(0);
+    driver.call(op::IOCTL, node, &body.0)
+}
+
+#[test]
+fn the_exit_code_is_taken_from_process_1_on_the_root() {
+    let (mut driver, reports) = overlay();
+    for (argument, code) in [(0, 0), (42, 42), (0xffff_ffff, -1), (u64::MAX, -1)] {
+        // The guest's kernel reads 16 bytes and gives EIO for less.
+        assert_eq!(ioctl(&mut driver, ROOT, 1, 0x7602, argument).unwrap(), [0; 16]);
+        assert_eq!(reports.lock().unwrap().pop(), Some(GuestReport::ExitCode(code)));
+    }
+}
+
+#[test]
+fn reasons_for_having_no_exit_code_are_told_apart() {
+    let (mut driver, reports) = overlay();
+    for reason in 1..=3 {
+        ioctl(&mut driver, ROOT, 1, 0x7610, reason).unwrap();
+    }
+    let expected = [
+        GuestReport::NotFound,
+        GuestReport::NotExecutable,
+        GuestReport::SetUpFailed,
+    ];
+    assert_eq!(*reports.lock().unwrap(), expected);
+    assert_eq!(ioctl(&mut driver, ROOT, 1, 0x7610, 4).unwrap_err(), EINVAL);
+    assert_eq!(ioctl(&mut driver, ROOT, 1, 0x7603, 0).unwrap_err(), ENOTTY);
+}
+
+#[test]
+fn a_forged_exit_code_is_refused() {
+    let (mut driver, reports) = overlay();
+    for pid in [0, 2, 77, u32::MAX] {
+        assert_eq!(ioctl(&mut driver, ROOT, pid, 0x7602, 0).unwrap_err(), EPERM);
+        assert_eq!(ioctl(&mut driver, ROOT, pid, 0x7610, 1).unwrap_err(), EPERM);
+    }
+    let other = driver.lookup(ROOT, b"proc").unwrap().node();
+    assert_eq!(ioctl(&mut driver, other, 1, 0x7602, 0).unwrap_err(), ENOTTY);
+    assert!(reports.lock().unwrap().is_empty());
+}
+
+#[test]
+fn virtual_files_are_read_and_never_changed() {
+    let (mut driver, _) = overlay();
+    let folder = driver.lookup(ROOT, b".tessera").unwrap().node();
+    let init = driver.lookup(folder, b"init").unwrap();
+    assert_eq!((init.attr().mode(), init.attr().size()), (0o100_755, 13));
+    let (handle, _) = driver.open(init.node(), 0).unwrap();
+    assert_eq!(driver.read(init.node(), handle, 4, 100).unwrap(), b" and more");
+    assert_eq!(driver.read(init.node(), handle, 13, 100).unwrap(), b"");
+    assert_eq!(driver.read(init.node(), handle, u64::MAX, 100).unwrap(), b"");
+    for flags in [0o1, 0o2, 0o1000] {
+        assert_eq!(driver.open(init.node(), flags).unwrap_err(), EROFS);
+    }
+    assert_eq!(driver.write(init.node(), handle, 0, b"x", 0).unwrap_err(), EROFS);
+    assert_eq!(driver.setattr(init.node(), 1, 0, 0o777, (0, 0)).unwrap_err(), EROFS);
+    assert_eq!(driver.unlink(folder, b"init").unwrap_err(), EROFS);
+    assert_eq!(driver.create(folder, b"new", 0o644, 0o2).unwrap_err(), EROFS);
+    assert_eq!(driver.link(init.node(), ROOT, b"copy").unwrap_err(), EXDEV);
+    // A handle and a node from nowhere.
+    assert!(driver.getattr(init.node() + 100).is_err());
+    assert!(driver.read(u64::MAX, handle, 0, 1).is_err());
+    // Linux sends these for every file; ENOSYS would switch them off for all.
+    let fsync = Body::new().u64(handle).u64(0);
+    assert!(driver.call(op::FSYNC, init.node(), &fsync.0).is_ok());
+    let seek = Body::new().u64(handle).u64(5).u32(4).u32(0);
+    assert_eq!(u64_at(&driver.call(op::LSEEK, init.node(), &seek.0).unwrap(), 0), 13);
+}
+
+#[test]
+fn what_is_virtual_stands_in_the_way_of_names_underneath() {
+    let (mut driver, _) = overlay();
+    driver.mkdir(ROOT, b"real", 0o755).unwrap();
+    assert_eq!(driver.mkdir(ROOT, b".tessera", 0o755).unwrap_err(), EEXIST);
+    assert_eq!(driver.rmdir(ROOT, b".tessera").unwrap_err(), EBUSY);
+    assert_eq!(driver.rmdir(ROOT, b"proc").unwrap_err(), EBUSY);
+    assert_eq!(driver.rename((ROOT, b"proc"), (ROOT, b"p"), 0).unwrap_err(), EBUSY);
+    assert_eq!(
+        driver.rename((ROOT, b"real"), (ROOT, b".tessera"), 0).unwrap_err(),
+        EBUSY
+    );
+    assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "real", "proc", "mnt"]);
+}
+
+#[test]
+fn a_folder_of_the_host_takes_the_place_of_a_virtual_one() {
+    let (mut driver, _) = overlay();
+    let virtual_mnt = driver.lookup(ROOT, b"mnt").unwrap().node();
+    let mnt = driver.mkdir(ROOT, b"mnt", 0o700).unwrap().node();
+    assert_ne!(virtual_mnt, mnt);
+    let looked_up = driver.lookup(ROOT, b"mnt").unwrap();
+    assert_eq!((looked_up.node(), looked_up.attr().mode() & 0o777), (mnt, 0o700));
+    // Beneath it the rest of the virtual path goes on, beside what is really there.
+    driver.mkdir(mnt, b"real", 0o755).unwrap();
+    assert!(driver.lookup(mnt, b"data").is_ok());
+    assert_eq!(driver.list(mnt, 4096).unwrap(), [".", "..", "real", "data"]);
+    driver.mkdir(mnt, b"data", 0o711).unwrap();
+    assert_eq!(driver.lookup(mnt, b"data").unwrap().attr().mode() & 0o777, 0o711);
+}
+
+/// Listings come in parts of any size, and each name comes once.
+#[test]
+fn a_listing_in_small_parts_has_each_name_once() {
+    let (mut driver, _) = overlay();
+    for number in 0..20 {
+        driver
+            .mkdir(ROOT, format!("folder-{number:02}").as_bytes(), 0o755)
+            .unwrap();
+    }
+    let whole = driver.list(ROOT, 4096).unwrap();
+    assert_eq!(whole.len(), 24);
+    for size in [40, 48, 64, 100, 200, 500] {
+        assert_eq!(driver.list(ROOT, size).unwrap(), whole, "replies of {size} bytes");
+    }
+}
+
+#[test]
+fn paths_that_no_file_can_have_are_refused() {
+    for path in ["", "/", "relative", "/a/../b", "/a/./b", "/nul\0"] {
+        let made = Overlay::new(MemoryFs::new(1 << 20), vec![VirtualEntry::folder(path)]);
+        assert_eq!(made.err(), Some(OverlayError::Path { path: path.into() }));
+    }
+    let file = VirtualEntry::file("/a", 0o644, b"".as_slice());
+    for meets in [VirtualEntry::folder("/a/b"), VirtualEntry::folder("/a"), file.clone()] {
+        assert!(Overlay::new(MemoryFs::new(1 << 20), vec![file.clone(), meets]).is_err());
+    }
+}
+
+#[test]
+fn attributes_and_space_are_answered_for_virtual_files_too() {
+    let (mut driver, _) = overlay();
+    let node = driver.lookup(ROOT, b"proc").unwrap().node();
+    assert_eq!(driver.getxattr(node, b"security.capability", 100).unwrap_err(), 61);
+    let statfs = driver.call(op::STATFS, node, &[]).unwrap();
+    assert_eq!(u32_at(&statfs, 40), 4096);
+}
