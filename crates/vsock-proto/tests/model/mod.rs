@@ -29,9 +29,8 @@ struct Conversation {
     packet_ends: Vec<u64>,
     consumed: u64,
     buf_alloc: u32,
-    /// What the guest may have sent by the device's own words, and has.
-    window_end: u64,
-    sent_by_guest: u64,
+    /// How many bytes the host may hold, by the device's own words.
+    window: u64,
 }
 
 /// A host socket.
@@ -163,12 +162,10 @@ impl World<'_> {
             let talk = &self.guest[&key];
             // A guest may send before it has seen our RESPONSE, though without knowing its window.
             assert!(talk.open || talk.asked, "data is passed on of open streams only");
-            assert!(
-                talk.asked || talk.sent_by_guest <= talk.window_end,
-                "data beyond the window is not passed on"
-            );
+            let window = if talk.asked { u64::MAX } else { talk.window };
             let end = self.host.get_mut(&id).expect("a socket for an open stream");
             end.buffered += u64::from(len);
+            assert!(end.buffered <= window, "data beyond the window is not passed on");
             let taken = u64::from(self.choose(3)) * end_half(len);
             self.flush(id, taken);
         }
@@ -189,7 +186,6 @@ impl World<'_> {
                     ..Conversation::default()
                 }
             }
-            Op::Rw => talk.sent_by_guest += u64::from(header.len),
             _ => {}
         }
         if !honest || matches!(header.op, Op::Other(_)) {
@@ -296,7 +292,6 @@ impl World<'_> {
                 *talk = Conversation {
                     open: true,
                     buf_alloc: talk.buf_alloc,
-                    sent_by_guest: talk.sent_by_guest,
                     ..Conversation::default()
                 };
             }
@@ -308,9 +303,7 @@ impl World<'_> {
             }
             op => assert!(talk.open && !talk.closed, "{op:?} on a stream that is not open"),
         }
-        talk.window_end = talk
-            .window_end
-            .max(u64::from(header.fwd_cnt) + u64::from(header.buf_alloc));
+        talk.window = u64::from(header.buf_alloc);
     }
 
     fn read_stream(&mut self, id: ProxyId, max_bytes: u32, max_packets: u32) {
