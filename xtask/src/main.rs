@@ -16,6 +16,7 @@ mod paths;
 mod setup;
 mod step;
 mod test;
+mod versus;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures guests of ours and of msb_krun, and the host without one, under repeatable time (some ten minutes)
+    Versus {
+        /// Where to measure; everywhere when none is named
+        sides: Vec<versus::Side>,
+    },
     /// Fuzzes one target
     Fuzz {
         /// A file of fuzz/fuzz_targets, without its suffix
@@ -78,6 +84,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test { steps, case } => test::run(&steps, case.as_deref()),
         Command::Setup => setup::prepare().map(drop),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Versus { sides } => versus::run(&sides),
         Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
     }
 }

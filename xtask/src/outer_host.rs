@@ -60,11 +60,24 @@ impl OuterHost {
 
     /// Boots the machine, runs the test bed's program in it, and passes on what that prints.
     pub(crate) fn run(&self, parts: &Parts, arguments: &[&str]) -> Result<()> {
+        let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
+        let guest_cases = "/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root /bed/root";
+        let mut archive = self.archive(&format!("{guest_cases} {}", arguments.join(" ")))?;
+        for (program, name) in [(&parts.tessera, "tessera"), (&parts.guest_cases, "guest-cases")] {
+            add_program(&mut archive, program, name)?;
+        }
+        archive.copy(&parts.kernel, "bed/kernel")?;
+        archive.copy_tree(&parts.root, Path::new("bed/root"))?;
+        self.boot(&archive, Clock::Host, |line| println!("{line}"))
+    }
+
+    /// Boots the machine with an archive, and gives each line that its program prints to `tell`.
+    pub(crate) fn boot(&self, archive: &Archive, clock: Clock, tell: impl FnMut(&str)) -> Result<()> {
         let image = paths::testbed().join("outer-host.cpio");
-        self.pack(parts, arguments)?.write(&image)?;
+        archive.write(&image)?;
         let kernel_log = paths::testbed().join("outer-kernel.log");
-        let mut qemu = self.start(&image, &kernel_log)?;
-        let status = follow(&mut qemu);
+        let mut qemu = self.start(&image, &kernel_log, clock)?;
+        let status = follow(&mut qemu, tell);
         let _ = qemu.kill();
         let _ = qemu.wait();
         match status? {
@@ -77,18 +90,10 @@ impl OuterHost {
         }
     }
 
-    fn start(&self, image: &Path, kernel_log: &Path) -> Result<Child> {
+    fn start(&self, image: &Path, kernel_log: &Path, clock: Clock) -> Result<Child> {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            &MEMORY_MIB.to_string(),
-        ]);
+        qemu.args(clock.options());
+        qemu.args(["-cpu", "max", "-m", &MEMORY_MIB.to_string()]);
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]);
         qemu.arg("-serial")
             .arg(format!("file:{}", kernel_log.display()))
@@ -100,7 +105,8 @@ impl OuterHost {
         qemu.spawn().context("cannot start qemu-system-x86_64")
     }
 
-    fn pack(&self, parts: &Parts, arguments: &[&str]) -> Result<Archive> {
+    /// What every outer host consists of; `command` is a line of shell that is run in it.
+    pub(crate) fn archive(&self, command: &str) -> Result<Archive> {
         let mut archive = Archive::default();
         for folder in ["dev", "proc", "sys", "tmp", "run", "root", "bin"] {
             archive.folder(folder);
@@ -110,31 +116,52 @@ impl OuterHost {
             let name = module.file_name().context("a module has a name")?;
             archive.copy(module, Path::new("modules").join(name))?;
         }
-        for (program, name) in [(&parts.tessera, "tessera"), (&parts.guest_cases, "guest-cases")] {
-            let stripped = stripped(program)?;
-            for library in guest_root::with_libraries(&stripped)?.iter().skip(1) {
-                archive.copy(library, library)?;
-            }
-            archive.copy(&stripped, Path::new("bed").join(name))?;
-        }
-        archive.copy(&parts.kernel, "bed/kernel")?;
-        archive.copy_tree(&parts.root, Path::new("bed/root"))?;
-        archive.script("init", &self.init(arguments));
-        Ok(archive)
-    }
-
-    fn init(&self, arguments: &[&str]) -> String {
         let modules: Vec<_> = MODULES.iter().filter_map(|module| module.rsplit('/').next()).collect();
-        let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
-        include_str!("outer_host_init.sh")
+        let init = include_str!("outer_host_init.sh")
             .replace("@MODULES@", &modules.join(" "))
-            .replace("@ARGUMENTS@", &arguments.join(" "))
-            .replace("@STATUS_LINE@", STATUS_LINE)
+            .replace("@COMMAND@", command)
+            .replace("@STATUS_LINE@", STATUS_LINE);
+        archive.script("init", &init);
+        Ok(archive)
     }
 }
 
+/// What the outer host's clock counts.
+#[derive(Clone, Copy)]
+pub(crate) enum Clock {
+    /// The time of the machine that emulates it.
+    Host,
+    /// Its instructions, a nanosecond each: slow, and the same in every run.
+    Instructions,
+}
+
+impl Clock {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &["-accel", "tcg", "-smp", "2"],
+            Self::Instructions => &[
+                "-accel",
+                "tcg,thread=single",
+                "-smp",
+                "1",
+                "-icount",
+                "shift=0,sleep=off",
+            ],
+        }
+    }
+}
+
+/// Adds a program with its libraries, as `/bed/NAME`.
+pub(crate) fn add_program(archive: &mut Archive, program: &Path, name: &str) -> Result<()> {
+    let stripped = stripped(program)?;
+    for library in guest_root::with_libraries(&stripped)?.iter().skip(1) {
+        archive.copy(library, library)?;
+    }
+    archive.copy(&stripped, Path::new("bed").join(name))
+}
+
 /// Passes on the lines of the outer host until it says how its program ended.
-fn follow(qemu: &mut Child) -> Result<Option<i32>> {
+fn follow(qemu: &mut Child, mut tell: impl FnMut(&str)) -> Result<Option<i32>> {
     let output = BufReader::new(qemu.stdout.take().context("qemu has an output")?);
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -152,7 +179,7 @@ fn follow(qemu: &mut Child) -> Result<Option<i32>> {
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => match line.strip_prefix(STATUS_LINE) {
                 Some(status) => return Ok(Some(status.parse().context("the outer host said no status")?)),
-                None => println!("{line}"),
+                None => tell(&line),
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
             Err(mpsc::RecvTimeoutError::Timeout) => {

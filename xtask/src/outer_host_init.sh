@@ -15,6 +15,6 @@ for module in @MODULES@; do
 done
 ip link set lo up
 export HOME=/root
-/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root /bed/root @ARGUMENTS@
+@COMMAND@
 echo "@STATUS_LINE@$?"
 poweroff -f

@@ -6,9 +6,11 @@ use std::thread;
 
 use crate::ports::{BULK_LEN, DOWN, ECHO, PIECE_LEN, UDP_ECHO, UP};
 
+type Service = fn(TcpStream) -> io::Result<()>;
+
 /// Serves on the ports, for ever.
 pub(crate) fn serve(address: Ipv4Addr) -> io::Result<()> {
-    let services: [(u16, fn(TcpStream) -> io::Result<()>); 3] = [(ECHO, echo), (UP, take), (DOWN, give)];
+    let services: [(u16, Service); 3] = [(ECHO, echo), (UP, take), (DOWN, give)];
     for (port, service) in services {
         let listener = TcpListener::bind((address, port))?;
         thread::spawn(move || {

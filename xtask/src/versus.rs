@@ -1,0 +1,138 @@
+//! `cargo xtask versus`: our program against `msb_krun` and against no guest at all, on a machine that counts time in
+//! instructions.
+//!
+//! All three run the same static program (`benches/peer/workload`), one after another in one boot of the outer host,
+//! against the same server and with the same kernel, memory and root folder for both guests.
+
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::archive::Archive;
+use crate::outer_host::{Clock, OuterHost, add_program};
+use crate::step::{cargo, shown, step};
+use crate::{guest_kernel, paths};
+use table::Table;
+
+/// An address of the outer host that is not its loopback address, which a guest would look for in itself first.
+const SERVER: &str = "192.0.2.1";
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where the program runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Side {
+    /// On the outer host itself: loopback and tmpfs
+    Host,
+    /// In a guest of ours
+    Tessera,
+    /// In a guest of `msb_krun`
+    MsbKrun,
+}
+
+impl Side {
+    fn command(self) -> String {
+        let workload = format!("run {SERVER}");
+        match self {
+            Self::Host => format!("/bed/root/bin/workload {workload} /tmp/bench"),
+            Self::Tessera => format!(
+                "/bed/tessera run -c 1 -m 512 --tsi-allow {SERVER} --kernel /bed/kernel /tmp/root -- /bin/workload {workload} /bench"
+            ),
+            Self::MsbKrun => format!("/bed/peer-msb /bed/kernel /tmp/root /bin/workload {workload} /bench"),
+        }
+    }
+}
+
+/// Runs the sides named, all of them when none is, and prints what they measured.
+pub(crate) fn run(sides: &[Side]) -> Result<()> {
+    let sides = if sides.is_empty() {
+        Side::value_variants()
+    } else {
+        sides
+    };
+    let outer = OuterHost::prepare()?;
+    let archive = pack(&outer, sides)?;
+    let mut table = Table::default();
+    step("running in the outer host, whose clock counts instructions", || {
+        outer.boot(&archive, Clock::Instructions, |line| {
+            eprintln!("    {line}");
+            table.take(line);
+        })
+    })?;
+    println!("{table}");
+    let missing = table.sides_without_a_value(sides);
+    if !missing.is_empty() {
+        bail!("nothing was measured for {}", missing.join(", "));
+    }
+    Ok(())
+}
+
+fn pack(outer: &OuterHost, sides: &[Side]) -> Result<Archive> {
+    let mut archive = outer.archive(&script(sides))?;
+    if sides.contains(&Side::Tessera) {
+        add_program(&mut archive, &tessera()?, "tessera")?;
+    }
+    if sides.contains(&Side::MsbKrun) {
+        add_program(&mut archive, &peer()?, "peer-msb")?;
+    }
+    archive.copy(workload()?, "bed/root/bin/workload")?;
+    for folder in ["dev", "proc", "sys", "tmp", "bench"] {
+        archive.folder(Path::new("bed/root").join(folder));
+    }
+    archive.copy(guest_kernel::prepare()?, "bed/kernel")?;
+    Ok(archive)
+}
+
+/// The root folder is copied to a tmpfs, since that is what the last column is measured on.
+fn script(sides: &[Side]) -> String {
+    let mut lines = vec![
+        format!("ip address add {SERVER}/32 dev lo"),
+        "cp -a /bed/root /tmp/root".to_owned(),
+        format!("/bed/root/bin/workload serve {SERVER} &"),
+        "sleep 1".to_owned(),
+    ];
+    for side in sides {
+        lines.push(format!("echo '{}{}'", table::SIDE, table::name_of(*side)));
+        lines.push(side.command());
+    }
+    lines.push("true".to_owned());
+    lines.join("\n")
+}
+
+fn tessera() -> Result<PathBuf> {
+    step("building tessera (release)", || {
+        shown(&mut cargo(&["build", "--release", "-p", "tessera-vmm"]))
+    })?;
+    Ok(paths::release_program("tessera"))
+}
+
+fn peer() -> Result<PathBuf> {
+    step("building msb_krun (release; minutes when it is new)", || {
+        shown(&mut peer_cargo(&["-p", "peer-msb"]))
+    })?;
+    Ok(peer_target().join("release/peer-msb"))
+}
+
+fn workload() -> Result<PathBuf> {
+    step("building the workload (static)", || {
+        let mut build = peer_cargo(&["-p", "peer-workload", "--target", STATIC_TARGET]);
+        shown(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))
+    })?;
+    Ok(peer_target().join(STATIC_TARGET).join("release/peer-workload"))
+}
+
+fn peer_cargo(arguments: &[&str]) -> std::process::Command {
+    let mut command = cargo(&["build", "--release", "--locked"]);
+    command
+        .args(arguments)
+        .current_dir(paths::workspace().join("benches/peer"))
+        .env("CARGO_TARGET_DIR", peer_target());
+    command
+}
+
+/// Apart from ours, so that neither's flags make the other's things old.
+fn peer_target() -> PathBuf {
+    paths::target().join("peer")
+}
