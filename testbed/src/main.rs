@@ -58,6 +58,8 @@ enum Command {
 
 /// How the last words of a case begin that failed.
 const FAILURE: &str = "failure: ";
+/// How each line begins that a case of many checks says about one of them; they are always shown.
+const CHECK: &str = "check: ";
 
 fn main() -> ExitCode {
     run(Arguments::parse()).unwrap_or_else(|error| {

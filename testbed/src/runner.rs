@@ -42,18 +42,22 @@ pub(crate) fn run(bed: &Bed, part: &str, jobs: usize) -> Result<ExitCode> {
 /// Runs a case and prints its line, and all that it said when it failed.
 fn passed(bed: &Bed, case: &Case) -> bool {
     let start = Instant::now();
-    let failure = match verdict(bed, case) {
-        Ok((Verdict::Ended(status), _)) if status.success() => None,
-        Ok((verdict, said)) => Some((verdict.reason(&said), said)),
-        Err(error) => Some((format!("{error:#}"), String::new())),
+    let (failure, said) = match verdict(bed, case) {
+        Ok((Verdict::Ended(status), said)) if status.success() => (None, said),
+        Ok((verdict, said)) => (Some(verdict.reason(&said)), said),
+        Err(error) => (Some(format!("{error:#}")), String::new()),
     };
     let seconds = start.elapsed().as_secs_f64();
     let mut report = match &failure {
         None => format!("ok {} ({seconds:.1} s)\n", case.name),
-        Some((reason, _)) => format!("FAILED {}: {reason} ({seconds:.1} s)\n", case.name),
+        Some(reason) => format!("FAILED {}: {reason} ({seconds:.1} s)\n", case.name),
     };
-    for line in failure.iter().flat_map(|(_, said)| said.lines()) {
-        report += &format!("    | {line}\n");
+    for line in said.lines() {
+        match line.strip_prefix(crate::CHECK) {
+            Some(check) => report += &format!("    {check}\n"),
+            None if failure.is_some() => report += &format!("    | {line}\n"),
+            None => {}
+        }
     }
     print!("{report}");
     failure.is_none()

@@ -1,4 +1,4 @@
-//! The folder that guests of the test bed have as their root: busybox, and Debian's wget with its libraries.
+//! The folder that guests of the test bed have as their root: busybox, and Debian's wget and python3 with their libraries.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::step::{quiet, step};
-use crate::{debian, paths};
+use crate::{debian, guest_python, paths};
 
 const FILES: [(&str, &str); 5] = [
     (
@@ -32,10 +32,10 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .context("the package busybox-static holds no busybox")
 }
 
-/// The root folder, made when it is not there.
+/// The root folder, made when it is not there or lacks what was added last.
 pub(crate) fn prepare() -> Result<PathBuf> {
     let root = paths::testbed().join("guest-root");
-    if root.is_dir() {
+    if root.join("usr/bin/python3").is_file() {
         return Ok(root);
     }
     let busybox = busybox()?;
@@ -44,6 +44,8 @@ pub(crate) fn prepare() -> Result<PathBuf> {
         let unfinished = root.with_extension("unfinished");
         let _ = fs::remove_dir_all(&unfinished);
         fill(&unfinished, &busybox)?;
+        guest_python::add(&unfinished)?;
+        let _ = fs::remove_dir_all(&root);
         fs::rename(&unfinished, &root)?;
         Ok(())
     })?;

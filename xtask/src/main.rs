@@ -10,6 +10,7 @@ mod debian;
 mod demo;
 mod fuzz;
 mod guest_kernel;
+mod guest_python;
 mod guest_root;
 mod outer_host;
 mod paths;

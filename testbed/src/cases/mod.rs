@@ -10,6 +10,7 @@ mod limits;
 mod memory;
 mod network;
 mod shares;
+mod tsi;
 
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits::cases(),
         memory::cases(),
         network::cases(),
+        tsi::cases(),
         cpus::cases(),
     ]
     .into_iter()

@@ -1,0 +1,38 @@
+# A guest whose policy is the default.
+
+
+@check
+def host_loopback_is_denied_by_default():
+    for address in [(LOOPBACK4, int(HOST["port"])), (LOOPBACK6, int(HOST["port"])), ("127.1.2.3", int(HOST["port"]))]:
+        fails_with(errno.EACCES, socket.create_connection, address)
+    fails_with(errno.EACCES, socket.create_connection, ("::ffff:127.0.0.1", int(HOST["port"])))
+
+
+@check
+def host_unspecified_address_is_denied_by_default():
+    fails_with(errno.EACCES, socket.create_connection, ("0.0.0.0", int(HOST["port"])))
+
+
+@check
+def link_local_and_metadata_addresses_are_denied_by_default():
+    fails_with(errno.EACCES, socket.create_connection, ("169.254.169.254", 80))
+
+
+@check
+def host_loopback_gets_no_datagram_by_default():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stream:
+        stream.settimeout(0.5)
+        stream.sendto(b"reply 4", (LOOPBACK4, int(HOST["udp"])))
+        try:
+            stream.recv(10)
+        except TimeoutError:
+            return
+    raise AssertionError("it was answered")
+
+
+@check
+def guest_loopback_is_the_guests_all_the_same():
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK4, 0))
+        listener.listen()
+        socket.create_connection(listener.getsockname()).close()
