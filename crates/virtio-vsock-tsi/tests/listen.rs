@@ -205,6 +205,44 @@ fn refused_connection_is_reset_on_the_host_at_once() {
     assert_eq!(vm.handler.muxer().len(), 1);
 }
 
+/// The guest's `accept(2)` asks for the name after the fact, and fails when there is none.
+#[test]
+fn client_that_resets_before_the_guest_accepts_still_has_a_name() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    let client = TcpStream::connect(at).unwrap();
+    let from = client.local_addr().unwrap();
+    let q = inbound(&mut vm, port);
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    vm.wait_reset(port);
+    assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    assert_eq!(name[..8], [0, 0, 0, 0, 16, 0, 0, 0]);
+    assert_eq!(name[8..24], sockaddr(from));
+    vm.release(port, q);
+    assert_eq!(vm.request(1026, &getname_body(port, q, 2))[..4], (-22i32).to_le_bytes());
+}
+
+/// Servers listen on `::` for both families; the host's side is IPv4 all the same.
+#[test]
+fn ipv6_listener_that_is_mapped_to_ipv4_names_its_clients_in_ipv6() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let port = vm.fresh_port();
+    vm.create(port, 10, 1);
+    vm.listening.push(port);
+    let any = sockaddr(format!("[::]:{GUEST_PORT}").parse().unwrap());
+    assert_eq!(vm.request_result(1029, &listen_body(port, port, 5, &any)), 0);
+    let client = TcpStream::connect(at).unwrap();
+    let q = inbound(&mut vm, port);
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    assert_eq!(name[4..8], [28, 0, 0, 0]);
+    let mapped = format!("[::ffff:127.0.0.1]:{}", client.local_addr().unwrap().port());
+    assert_eq!(name[8..36], sockaddr(mapped.parse().unwrap()));
+}
+
 /// A program in the guest that connects to a port that the guest has published: the guest's own stack does not listen
 /// there any more, so the request comes to us.
 #[test]

@@ -188,6 +188,26 @@ fn host_that_sends_and_closes_at_once_is_read_to_its_end() {
     assert!(!vm.stream(port).is_reset(), "half-closed, not reset");
 }
 
+/// Between the host's connect and the guest's REQUEST nothing may be said, and nothing may be lost.
+#[test]
+fn host_that_sends_and_closes_before_the_guest_opens_its_side_is_read_to_its_end() {
+    let listener = listener();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0);
+    let (mut host, _) = listener.accept().unwrap();
+    host.write_all(b"banner").unwrap();
+    drop(host);
+    vm.settle();
+    let before = vm.watcher.events;
+    vm.settle();
+    assert_eq!(vm.watcher.events, before, "the event loop sleeps meanwhile");
+    vm.open_stream(port, 620);
+    assert_eq!(vm.read(port, 6), b"banner");
+    vm.wait_eof(port);
+}
+
 #[test]
 fn guest_writes_after_the_host_has_half_closed() {
     let (mut vm, port, mut host) = connected();

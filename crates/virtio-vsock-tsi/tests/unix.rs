@@ -155,6 +155,9 @@ fn published_listener_takes_the_place_of_the_guests_own_socket_and_cleans_up() {
     client.write_all(b"from the host").unwrap();
     vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
     assert_eq!(vm.read(port, 13), b"from the host");
+    let q = vm.stream(port).host_port;
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    assert_eq!(name[..10], [0, 0, 0, 0, 2, 0, 0, 0, 1, 0], "a client without a name");
 
     vm.release(port, 620);
     vm.turn();

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 use vsock_proto::wire::{SocketName, UnixName};
 
+/// What an AF_UNIX socket without a name is called, for which the host says nothing at all.
+pub(crate) const UNNAMED: SocketName = SocketName::Unix(UnixName::Unnamed);
+
 /// The host's form of an internet name; AF_UNIX names go through the root folder first.
 pub(crate) fn to_any(name: &SocketName) -> Option<SocketAddrAny> {
     name.inet().map(SocketAddrAny::from)

@@ -9,7 +9,7 @@ use vsock_proto::{Action, Errno, ProxyId};
 
 use super::endpoint::{Body, Endpoint};
 use super::{Handler, SCRATCH_LEN};
-use crate::backend::{Backend, Connection, HostStream, errno, from_any};
+use crate::backend::{Backend, Connection, HostStream, UNNAMED, errno, from_any};
 use crate::watch::Watcher;
 
 /// What a host peer sent and the guest will not read is thrown away before a close, so that the close is an orderly
@@ -121,10 +121,10 @@ impl<B: Backend> Handler<B> {
         };
         let addr = match (own, &endpoint.peer) {
             (false, Some(peer)) => return Ok(peer.clone()),
-            (false, None) => net::getpeername(fd).map_err(errno)?.ok_or(Errno::ENOTCONN)?,
-            (true, _) => net::getsockname(fd).map_err(errno)?,
+            (false, None) => net::getpeername(fd).map_err(errno)?,
+            (true, _) => Some(net::getsockname(fd).map_err(errno)?),
         };
-        from_any(addr).ok_or(Errno::ENOTCONN)
+        addr.map_or(Some(UNNAMED), from_any).ok_or(Errno::ENOTCONN)
     }
 
     fn opened(&mut self, id: ProxyId) {

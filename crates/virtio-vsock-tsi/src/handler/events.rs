@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rustix::io::Errno as OsErrno;
 use rustix::net::{self, SocketFlags, sockopt};
+use vsock_proto::wire::SocketName;
 use vsock_proto::{Errno, ProxyId};
 
 use super::actions::abort_on_close;
 use super::endpoint::{Body, Endpoint};
 use super::{ACCEPT_PAUSE, Handler};
-use crate::backend::{Backend, HostStream, errno};
+use crate::backend::{Backend, HostStream, UNNAMED, errno, from_any};
 use crate::watch::{Readiness, Watcher};
 
 impl<B: Backend> Handler<B> {
@@ -119,7 +120,7 @@ impl<B: Backend> Handler<B> {
                 return;
             };
             match accept_one(&listener.socket) {
-                Ok(fd) => self.accepted(now, id, fd),
+                Ok((fd, peer)) => self.accepted(now, id, fd, peer),
                 Err(OsErrno::CONNABORTED | OsErrno::INTR) => {}
                 Err(OsErrno::MFILE | OsErrno::NFILE | OsErrno::NOMEM | OsErrno::NOBUFS) => {
                     self.paused.push(id);
@@ -137,8 +138,8 @@ impl<B: Backend> Handler<B> {
         }
     }
 
-    fn accepted(&mut self, now: Duration, listener: ProxyId, fd: OwnedFd) {
-        match self.mux.accepted(now, listener) {
+    fn accepted(&mut self, now: Duration, listener: ProxyId, fd: OwnedFd, peer: Option<SocketName>) {
+        match self.mux.accepted(now, listener, peer) {
             Some(id) => self
                 .endpoints
                 .insert(Endpoint::new(id, Body::Stream(HostStream::Socket(fd)))),
@@ -147,10 +148,10 @@ impl<B: Backend> Handler<B> {
     }
 }
 
-/// Accepts one connection, without blocking on it ever.
-pub(super) fn accept_one(socket: &OwnedFd) -> Result<OwnedFd, OsErrno> {
-    let fd = net::accept_with(socket.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+/// Accepts one connection, without blocking on it ever, and tells who it came from.
+pub(super) fn accept_one(socket: &OwnedFd) -> Result<(OwnedFd, Option<SocketName>), OsErrno> {
+    let (fd, peer) = net::acceptfrom_with(socket.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     // Refused for AF_UNIX, which needs none.
     let _ = sockopt::set_tcp_nodelay(&fd, true);
-    Ok(fd)
+    Ok((fd, peer.map_or(Some(UNNAMED), from_any)))
 }

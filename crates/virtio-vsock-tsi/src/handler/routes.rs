@@ -71,7 +71,7 @@ impl<B: Backend> Handler<B> {
             };
             let kind = route.kind;
             match accept_one(&route.listener.socket) {
-                Ok(fd) => match kind {
+                Ok((fd, _)) => match kind {
                     RouteKind::Port(port) => self.open_to_guest(now, port, fd, false),
                     RouteKind::Multiplex => self.start_handshake(now, fd, watcher),
                 },

@@ -315,7 +315,11 @@ impl Muxer {
 
     fn get_name(&mut self, ticket: Ticket, key: Key, own: bool) {
         let stream = self.table.find(SocketKind::Stream, key);
-        let Some(id) = stream.or_else(|| self.table.find(SocketKind::Datagram, key)) else {
+        let id = stream.or_else(|| self.table.find(SocketKind::Datagram, key));
+        if !own && let Some(peer) = self.accepted_from(key, id) {
+            return self.replies.answer(ticket, Reply::Name(Ok(peer)));
+        }
+        let Some(id) = id else {
             return self.refuse_name(ticket, Errno::EINVAL);
         };
         let has_socket = match self.table.get(id).map(|proxy| (&proxy.state, proxy.origin.family())) {
@@ -327,6 +331,18 @@ impl Muxer {
             return self.refuse_name(ticket, Errno::ENOTCONN);
         }
         self.actions.push_back(Action::QueryName { id, own, ticket });
+    }
+
+    /// Who an accepted connection came from, also if it has ended.
+    fn accepted_from(&self, key: Key, id: Option<ProxyId>) -> Option<SocketName> {
+        match id {
+            Some(id) => self.table.get(id)?.peer.clone(),
+            None => self
+                .departed
+                .iter()
+                .find(|(of, _)| *of == key)
+                .map(|(_, peer)| peer.clone()),
+        }
     }
 
     fn refuse_name(&mut self, ticket: Ticket, errno: Errno) {
@@ -365,6 +381,7 @@ impl Muxer {
             }
         }
         self.tombstones.retain(|(of, _)| *of != key);
+        self.departed.retain(|(of, _)| *of != key);
     }
 
     fn release_proxy(&mut self, now: Duration, id: ProxyId) {

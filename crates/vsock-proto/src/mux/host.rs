@@ -82,8 +82,9 @@ impl Muxer {
         }
     }
 
-    /// A host client was accepted. `None`: it cannot be taken and is to be reset.
-    pub fn accepted(&mut self, now: Duration, listener: ProxyId) -> Option<ProxyId> {
+    /// A host client was accepted; `peer` is its name, which the guest will ask for. `None`: it cannot be taken and is to
+    /// be reset.
+    pub fn accepted(&mut self, now: Duration, listener: ProxyId, peer: Option<SocketName>) -> Option<ProxyId> {
         let proxy = self.table.get(listener)?;
         let State::Listening(state) = &proxy.state else {
             return None;
@@ -92,6 +93,10 @@ impl Muxer {
         let id = self.request_guest(now, guest_port, Origin::Accepted { listener, family })?;
         if let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
             state.awaiting += 1;
+        }
+        if let Some(proxy) = self.table.get_mut(id) {
+            let name = peer.map(|name| name.in_family(family));
+            proxy.peer = name.filter(|name| name.family() == family);
         }
         Some(id)
     }

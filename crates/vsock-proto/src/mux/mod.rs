@@ -35,7 +35,8 @@ use transmit::StrayReset;
 /// The smallest window that a stream is opened with, in bytes.
 const MIN_WINDOW: u32 = 16 << 10;
 
-/// Of refused PROXY_CREATEs, so many are remembered with the reason.
+/// Of refused PROXY_CREATEs, so many are remembered with the reason; of connections that ended, so many with the name
+/// of their peer.
 const MAX_TOMBSTONES: usize = 64;
 
 /// What the caller is to do with host sockets. In order, after each input and before the next.
@@ -129,6 +130,9 @@ pub struct Muxer {
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
     tombstones: VecDeque<(Key, Errno)>,
+    /// Accepted connections that have ended. The guest's kernel may have them in its queue still, and its `accept(2)`
+    /// fails if nobody tells it who they came from.
+    departed: VecDeque<(Key, SocketName)>,
     listeners: usize,
     /// Bytes of windows handed out.
     committed: u64,
@@ -149,6 +153,7 @@ impl Muxer {
             time_sync: None,
             actions: VecDeque::new(),
             tombstones: VecDeque::new(),
+            departed: VecDeque::new(),
             listeners: 0,
             committed: 0,
         }
@@ -206,6 +211,7 @@ impl Muxer {
         self.replies = Replies::new(self.config.limits.requests);
         self.strays.clear();
         self.tombstones.clear();
+        self.departed.clear();
         self.time_sync = None;
     }
 
@@ -232,6 +238,12 @@ impl Muxer {
             State::Stream(stream) => self.release_window(stream),
             State::Listening(_) => self.listeners = self.listeners.saturating_sub(1),
             _ => {}
+        }
+        if let Some(peer) = &proxy.peer {
+            if self.departed.len() >= MAX_TOMBSTONES {
+                self.departed.pop_front();
+            }
+            self.departed.push_back((proxy.key, peer.clone()));
         }
         Some(proxy)
     }
@@ -377,6 +389,7 @@ impl Muxer {
             kind,
             origin,
             state,
+            peer: None,
             readable: false,
             deadline: None,
         }

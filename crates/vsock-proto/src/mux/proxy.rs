@@ -17,6 +17,8 @@ pub(crate) struct Proxy {
     pub(crate) kind: SocketKind,
     pub(crate) origin: Origin,
     pub(crate) state: State,
+    /// Of an accepted connection: who it came from.
+    pub(crate) peer: Option<SocketName>,
     /// The host socket has something to read, by the last report.
     pub(crate) readable: bool,
     pub(crate) deadline: Option<Duration>,

@@ -401,7 +401,7 @@ impl World<'_> {
         let accepted = match listener {
             Some(listener) if self.choose(2) == 0 => {
                 let may = self.mux.may_accept(listener);
-                may.then(|| self.mux.accepted(self.now, listener)).flatten()
+                may.then(|| self.mux.accepted(self.now, listener, None)).flatten()
             }
             _ => {
                 let guest_port = u32::from(1 + self.choose(3));
