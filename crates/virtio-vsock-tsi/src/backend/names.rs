@@ -18,10 +18,8 @@ pub(crate) fn from_any(addr: SocketAddrAny) -> Option<SocketName> {
     match addr.address_family() {
         AddressFamily::UNIX => {
             let unix = SocketAddrUnix::try_from(addr).ok()?;
-            let name = unix
-                .abstract_name()
-                .map_or(UnixName::Unnamed, |name| UnixName::Abstract(name.into()));
-            Some(SocketName::Unix(name))
+            let name = unix.abstract_name().filter(|name| !name.is_empty());
+            Some(name.map_or(UNNAMED, |name| SocketName::Unix(UnixName::Abstract(name.into()))))
         }
         _ => SocketAddr::try_from(addr).ok().map(SocketName::Inet),
     }
