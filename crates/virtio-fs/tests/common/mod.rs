@@ -4,6 +4,7 @@
 pub(crate) mod kernel;
 pub(crate) mod message;
 pub(crate) mod queue;
+pub(crate) mod tree;
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ pub(crate) use queue::Driver;
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 use virtio_fs::{FileSystem, Server};
 
-pub(crate) const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = queue::ROOT_NODE;
 
 /// A driver of a server of `file_system`, which it has mounted.
 pub(crate) fn mounted(file_system: impl FileSystem + 'static) -> Driver {

@@ -14,6 +14,9 @@ const AREA: usize = (1 << 20) + (64 << 10);
 /// Room for a reply unless a test says otherwise.
 const ROOM: usize = 8192;
 
+/// The root's node ID.
+pub(crate) const ROOT_NODE: u64 = 1;
+
 pub(crate) type Reply = Result<Vec<u8>, i32>;
 
 /// A driver with a high-priority queue and one request queue.
