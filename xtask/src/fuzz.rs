@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::paths;
-use crate::step::{cargo, quiet, shown, step};
+use crate::step::{quiet, shown, step};
+use crate::{paths, tools};
 
 const VERSION: &str = "0.13.2";
 
@@ -76,26 +76,5 @@ fn cargo_fuzz(tool: &Path, verb: &str) -> Command {
 }
 
 fn tool() -> Result<PathBuf> {
-    let tools = paths::target().join("tools");
-    let tool = tools.join("bin/cargo-fuzz");
-    if !tool.is_file() {
-        step(
-            &format!("installing cargo-fuzz {VERSION} into the target folder"),
-            || {
-                shown(
-                    cargo(&[
-                        "install",
-                        "--quiet",
-                        "--locked",
-                        "cargo-fuzz",
-                        "--version",
-                        VERSION,
-                        "--root",
-                    ])
-                    .arg(&tools),
-                )
-            },
-        )?;
-    }
-    Ok(tool)
+    tools::installed("cargo-fuzz", VERSION)
 }

@@ -17,6 +17,7 @@ mod paths;
 mod setup;
 mod step;
 mod test;
+mod tools;
 mod versus;
 
 use std::process::ExitCode;
