@@ -180,6 +180,16 @@ impl Worker for VsockWorker {
             }
         }
     }
+
+    fn finish(&mut self, patience: Duration) {
+        if self.broken {
+            return;
+        }
+        let now = self.now();
+        if let Err(error) = self.handler.finish(now, patience, &mut self.queues, &*self.mem) {
+            tracing::warn!(%error, "vsock queue is broken; what the guest sent last may be lost");
+        }
+    }
 }
 
 /// The transport's event loop as the handler wants it.

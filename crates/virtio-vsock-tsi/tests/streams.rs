@@ -70,20 +70,7 @@ fn upload_larger_than_every_window_arrives_whole() {
 fn upload_to_a_host_that_does_not_read_stops_at_the_window_and_goes_on() {
     let (mut vm, port, mut host) = connected();
     let data = pattern(16 << 20);
-    let mut sent = 0;
-    // Until the host's socket and our buffer are full and the guest's kernel has no credit left.
-    let mut idle = 0;
-    while idle < 20 {
-        idle += 1;
-        let room = vm.stream(port).room().min(65536).min(data.len() - sent);
-        if room > 0 && vm.peer.can_send() {
-            let packet = vm.stream(port).data_packet(&data[sent..sent + room]);
-            vm.peer.send(&packet);
-            sent += room;
-            idle = 0;
-        }
-        vm.turn();
-    }
+    let sent = send_until_the_host_is_full(&mut vm, port, &data);
     assert!(sent < data.len(), "the host's buffers cannot be that large");
     assert_eq!(vm.peer.tx_in_flight(), 0, "transmit buffers never wait");
 
@@ -412,4 +399,63 @@ fn busy_hosts_and_a_paused_guest_let_the_event_loop_sleep() {
     for (port, _) in &hosts {
         assert!(vm.read(*port, 20_000) == pattern(20_000));
     }
+}
+
+/// Sends until the host's socket and our buffer are full and the guest's kernel has no credit left. Returns how much.
+fn send_until_the_host_is_full(vm: &mut Vm, port: u32, data: &[u8]) -> usize {
+    let mut sent = 0;
+    let mut idle = 0;
+    while idle < 20 {
+        idle += 1;
+        let room = vm.stream(port).room().min(65536).min(data.len() - sent);
+        if room > 0 && vm.peer.can_send() {
+            let packet = vm.stream(port).data_packet(&data[sent..sent + room]);
+            vm.peer.send(&packet);
+            sent += room;
+            idle = 0;
+        }
+        vm.turn();
+    }
+    sent
+}
+
+#[test]
+fn what_the_guest_sent_last_arrives_when_the_machine_ends() {
+    let (mut vm, port, mut host) = connected();
+    let data = pattern(16 << 20);
+    let sent = send_until_the_host_is_full(&mut vm, port, &data);
+    // Still in the ring when the machine ends.
+    let last = vm.stream(port).data_packet(b"last words");
+    vm.peer.send(&last);
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        host.read_to_end(&mut got).unwrap();
+        got
+    });
+
+    let now = vm.now;
+    let mem = vm.peer.guest().shared_mem();
+    vm.handler
+        .finish(now, Duration::from_secs(20), &mut vm.queues, &*mem)
+        .unwrap();
+    vm.handler.reset();
+
+    let got = reader.join().unwrap();
+    assert!(got[..sent] == data[..sent] && &got[sent..] == b"last words");
+}
+
+#[test]
+fn end_of_the_machine_does_not_wait_for_a_host_that_never_reads() {
+    let (mut vm, port, host) = connected();
+    send_until_the_host_is_full(&mut vm, port, &pattern(16 << 20));
+
+    let now = vm.now;
+    let mem = vm.peer.guest().shared_mem();
+    vm.handler.finish(now, Duration::ZERO, &mut vm.queues, &*mem).unwrap();
+
+    drop(host);
+    // Its peer is gone: there is nobody to wait for, however long that may take.
+    vm.handler
+        .finish(now, Duration::MAX / 4, &mut vm.queues, &*mem)
+        .unwrap();
 }

@@ -11,13 +11,12 @@ use crate::irqchip;
 const API_VERSION: i32 = 12;
 
 /// What is needed of KVM, by the name that its documentation has for it.
-const CAPABILITIES: [(Cap, &str); 6] = [
+const CAPABILITIES: [(Cap, &str); 5] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
 ];
 
 /// Opens KVM and sees that it has what is needed.

@@ -153,6 +153,16 @@ impl Endpoints {
         self.slots.get_mut(id.slot())?.take_if(|endpoint| endpoint.id == id)
     }
 
+    /// Those that the host has not taken everything of, and what to wait for.
+    pub(super) fn with_backlog(&self) -> impl Iterator<Item = (ProxyId, BorrowedFd<'_>)> {
+        let waiting = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|endpoint| !endpoint.backlog.is_empty());
+        waiting.filter_map(|endpoint| Some((endpoint.id, endpoint.fd()?)))
+    }
+
     pub(super) fn next_changed(&mut self) -> Option<ProxyId> {
         self.changed.pop()
     }

@@ -4,6 +4,7 @@ mod actions;
 mod backlog;
 mod endpoint;
 mod events;
+mod finish;
 mod routes;
 mod rx;
 mod tx;

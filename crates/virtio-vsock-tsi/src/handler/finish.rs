@@ -1,0 +1,97 @@
+//! The end of the machine: what the guest has sent still goes out.
+//!
+//! A guest's program that sends its last bytes and ends takes the machine with it. On a computer of its own the kernel
+//! would go on delivering them; here nobody else does.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use virtio_ring::RingError;
+use vm_memory::GuestMemoryBackend;
+use vsock_proto::ProxyId;
+
+use super::{Handler, MAX_ROUNDS, Queues};
+use crate::backend::Backend;
+use crate::watch::{Interest, Watcher};
+
+impl<B: Backend> Handler<B> {
+    /// The driver has stopped for good: delivers to the host what it had sent, as far as the host takes it within
+    /// `patience`. Only [`reset`](Handler::reset) may follow.
+    ///
+    /// # Errors
+    /// When the transmit ring is broken; what was taken from it before is delivered all the same.
+    pub fn finish<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        patience: Duration,
+        queues: &mut Queues,
+        mem: &M,
+    ) -> Result<(), RingError> {
+        let deadline = Instant::now().checked_add(patience);
+        let taken = self.take_the_last(now, queues, mem);
+        while let Some(ready) = self.wait_for_takers(deadline) {
+            for id in ready {
+                self.flush_backlog(id);
+            }
+            self.run_actions(now, &mut Nobody);
+        }
+        taken
+    }
+
+    fn take_the_last<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        queues: &mut Queues,
+        mem: &M,
+    ) -> Result<(), RingError> {
+        for _ in 0..MAX_ROUNDS {
+            if !self.drain_tx(now, &mut queues.tx, mem, &mut Nobody)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the sockets that have not taken everything yet take more; `None` when there are none, or time is up.
+    fn wait_for_takers(&self, deadline: Option<Instant>) -> Option<Vec<ProxyId>> {
+        let (ids, mut fds): (Vec<_>, Vec<_>) = self
+            .endpoints
+            .with_backlog()
+            .map(|(id, fd)| (id, PollFd::from_borrowed_fd(fd, PollFlags::OUT)))
+            .unzip();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if ids.is_empty() {
+            return None;
+        }
+        // A deadline beyond what can be told is none.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => None,
+            Ok(_) => {
+                let ready = ids.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+                Some(ready.map(|(id, _)| id).collect())
+            }
+            Err(rustix::io::Errno::INTR) => Some(Vec::new()),
+            Err(_) => None,
+        }
+    }
+}
+
+/// There is no event loop any more.
+struct Nobody;
+
+impl Watcher for Nobody {
+    fn add(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn modify(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
