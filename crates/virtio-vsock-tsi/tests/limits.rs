@@ -100,6 +100,35 @@ fn listeners_beyond_the_limit_are_emfile_and_closed_ones_do_not_count() {
 }
 
 #[test]
+fn listener_that_found_no_room_accepts_when_another_connection_ends() {
+    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let limits = Limits {
+        proxies: 2,
+        ..Limits::default()
+    };
+    let mut vm = Vm::new(VsockConfig {
+        port_map: [(80, at)].into(),
+        ..with_limits(limits)
+    });
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    vm.listening.push(port);
+    let any = sockaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 80));
+    assert_eq!(vm.request_result(1029, &listen_body(port, port, 5, &any)), 0);
+    let out = vm.open_tcp(other.local_addr().unwrap());
+    let _client = TcpStream::connect(at).unwrap();
+    vm.settle();
+    assert_eq!(vm.streams.len(), 1);
+    let before = vm.watcher.events;
+    vm.settle();
+    assert_eq!(vm.watcher.events, before, "the listener sleeps meanwhile");
+
+    vm.close(out);
+    vm.wait("the client", |vm| (vm.streams.len() == 2).then_some(()));
+}
+
+#[test]
 fn event_loop_that_takes_no_more_sockets_is_an_error_of_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut vm = Vm::new(inet_config());

@@ -56,7 +56,14 @@ impl<B: Backend> Handler<B> {
     /// When the event loop refuses a socket.
     pub fn start(&mut self, watcher: &mut dyn Watcher) -> std::io::Result<()> {
         for (token, route) in (ROUTE_TOKENS..).zip(&self.routes) {
-            watcher.add(route.listener.socket.as_fd(), token, READ)?;
+            let socket = route.listener.socket.as_fd();
+            match watcher.add(socket, token, READ) {
+                // It outlives a reset, and the event loop may have too.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    watcher.modify(socket, token, READ)?
+                }
+                result => result?,
+            }
         }
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Muxer {
             Some(State::Listening(state)) => {
                 let may = state.may_accept() && !full;
                 state.paused |= !may;
+                self.listener_waits |= full;
                 may
             }
             _ => false,

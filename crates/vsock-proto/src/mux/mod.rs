@@ -134,6 +134,8 @@ pub struct Muxer {
     /// fails if nobody tells it who they came from.
     departed: VecDeque<(Key, SocketName)>,
     listeners: usize,
+    /// A listener waits for room in the table.
+    listener_waits: bool,
     /// Bytes of windows handed out.
     committed: u64,
     connects: Rate,
@@ -155,6 +157,7 @@ impl Muxer {
             tombstones: VecDeque::new(),
             departed: VecDeque::new(),
             listeners: 0,
+            listener_waits: false,
             committed: 0,
         }
     }
@@ -244,6 +247,11 @@ impl Muxer {
                 self.departed.pop_front();
             }
             self.departed.push_back((proxy.key, peer.clone()));
+        }
+        if std::mem::take(&mut self.listener_waits) {
+            for listener in self.table.ids() {
+                self.maybe_resume_accept(listener);
+            }
         }
         Some(proxy)
     }
