@@ -33,6 +33,9 @@ pub struct GuestStream {
 }
 
 impl GuestStream {
+    /// What the event loop is told for the first stream of a fresh device.
+    pub const FIRST_TOKEN: u32 = 0;
+
     pub fn connecting(port: u32, host_port: u32) -> GuestStream {
         GuestStream {
             port,
