@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,12 +28,32 @@ pub(crate) fn run_all(seconds: u64) -> Result<()> {
     step("building the fuzz targets", || {
         shown(cargo_fuzz(&tool, "build").args(SANITIZER))
     })?;
-    for target in targets()? {
-        step(&format!("fuzzing {target} for {seconds} s"), || {
-            fuzz(&tool, &target, seconds)
-        })?;
+    let waiting = Mutex::new(targets()?.into_iter());
+    let next = || locked(&waiting).next();
+    let failed = Mutex::new(Vec::new());
+    let fuzz_until_none_waits = || {
+        while let Some(target) = next() {
+            match fuzz(&tool, &target, seconds) {
+                Ok(()) => eprintln!("    {target}: nothing found in {seconds} s"),
+                Err(error) => {
+                    eprintln!("    {target}: FAILED: {error:#}");
+                    locked(&failed).push(target);
+                }
+            }
+        }
+    };
+    // A fuzzer uses one processor.
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(fuzz_until_none_waits))));
+    let failed = locked(&failed);
+    if !failed.is_empty() {
+        bail!("these targets failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The targets are safe Rust: what can go wrong there panics, and without the sanitizer they build in half the time.
