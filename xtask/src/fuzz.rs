@@ -56,7 +56,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The targets are safe Rust: what can go wrong there panics, and without the sanitizer they build in half the time.
+/// What goes wrong in safe Rust panics, and without the address sanitizer the targets build in half the time.
 const SANITIZER: [&str; 2] = ["-s", "none"];
 
 fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<()> {
@@ -70,7 +70,7 @@ fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<()> {
         command.arg(&known);
     }
     let limit = format!("-max_total_time={seconds}");
-    command.args(["--", &limit, "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]);
+    command.args(["--", &limit, "-timeout=25", "-rss_limit_mb=2048", "-verbosity=0"]);
     quiet(&mut command).map(drop)
 }
 
