@@ -444,6 +444,28 @@ fn what_the_guest_sent_last_arrives_when_the_machine_ends() {
     assert!(got[..sent] == data[..sent] && &got[sent..] == b"last words");
 }
 
+/// Bytes that the guest never read must not turn the end into a reset, which would take the last words with it.
+#[test]
+fn what_the_guest_sent_last_arrives_though_it_left_bytes_unread() {
+    let (mut vm, port, mut host) = connected();
+    vm.peer.repost = false;
+    host.write_all(&pattern(1 << 20)).unwrap();
+    vm.settle();
+    let last = vm.stream(port).data_packet(b"last words");
+    vm.peer.send(&last);
+
+    let now = vm.now;
+    let mem = vm.peer.guest().shared_mem();
+    vm.handler
+        .finish(now, Duration::from_secs(20), &mut vm.queues, &*mem)
+        .unwrap();
+    vm.handler.reset();
+
+    let mut got = Vec::new();
+    host.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"last words");
+}
+
 #[test]
 fn end_of_the_machine_does_not_wait_for_a_host_that_never_reads() {
     let (mut vm, port, host) = connected();

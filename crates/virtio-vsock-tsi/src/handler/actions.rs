@@ -203,7 +203,8 @@ pub(super) fn abort_on_close(fd: &OwnedFd) {
     let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
 }
 
-fn discard(fd: &OwnedFd, scratch: &mut [u8]) {
+/// Throws away what a peer has sent.
+pub(super) fn discard(fd: &OwnedFd, scratch: &mut [u8]) {
     for _ in 0..MAX_DISCARD / SCRATCH_LEN {
         match net::recv(fd.as_fd(), &mut *scratch, RecvFlags::DONTWAIT) {
             Ok((len, _)) if len == scratch.len() => {}

@@ -163,6 +163,19 @@ impl Endpoints {
         waiting.filter_map(|endpoint| Some((endpoint.id, endpoint.fd()?)))
     }
 
+    /// Sockets of streams that took all that was meant for them.
+    pub(super) fn flushed_sockets(&self) -> impl Iterator<Item = &OwnedFd> {
+        let flushed = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|endpoint| endpoint.backlog.is_empty());
+        flushed.filter_map(|endpoint| match &endpoint.body {
+            Body::Stream(HostStream::Socket(fd)) => Some(fd),
+            _ => None,
+        })
+    }
+
     pub(super) fn next_changed(&mut self) -> Option<ProxyId> {
         self.changed.pop()
     }

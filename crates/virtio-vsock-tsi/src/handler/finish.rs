@@ -12,6 +12,7 @@ use virtio_ring::RingError;
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::ProxyId;
 
+use super::actions::discard;
 use super::{Handler, MAX_ROUNDS, Queues};
 use crate::backend::Backend;
 use crate::watch::{Interest, Watcher};
@@ -37,7 +38,15 @@ impl<B: Backend> Handler<B> {
             }
             self.run_actions(now, &mut Nobody);
         }
+        self.forget_input();
         taken
+    }
+
+    /// A socket that is closed with bytes unread resets its connection, and what was sent on it is lost with that.
+    fn forget_input(&mut self) {
+        for fd in self.endpoints.flushed_sockets() {
+            discard(fd, Self::scratch(&mut self.scratch));
+        }
     }
 
     fn take_the_last<M: GuestMemoryBackend>(
