@@ -17,7 +17,7 @@ fn plan(c: &mut Criterion) {
         );
         group.throughput(Throughput::Elements(devices as u64));
         group.bench_function(BenchmarkId::from_parameter(devices), |b| {
-            b.iter(|| machine::plan(black_box(&spec), black_box(&limits)));
+            b.iter_with_large_drop(|| machine::plan(black_box(&spec), black_box(&limits)));
         });
     }
     group.finish();

@@ -1,12 +1,15 @@
 //! `virtio_mmio.device=` (Linux, `Documentation/admin-guide/kernel-parameters.txt`).
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// The name of the kernel parameter.
 pub(crate) const PARAMETER: &str = "virtio_mmio.device";
 
 /// Bytes of a device's registers: what the parameter's `4K` says.
 const LEN: u64 = 0x1000;
+
+/// Room for most tokens.
+const TOKEN_LEN: usize = 40;
 
 /// A device that the kernel finds by the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,7 +32,12 @@ impl MmioDevice {
     }
 
     pub(crate) fn token(&self) -> String {
-        format!("{PARAMETER}={self}")
+        let mut token = String::with_capacity(TOKEN_LEN);
+        token.push_str(PARAMETER);
+        token.push('=');
+        // A string takes whatever is written to it.
+        let _ = write!(token, "{self}");
+        token
     }
 }
 

@@ -74,16 +74,20 @@ impl ResourceAllocator {
         &mut self,
         names: impl IntoIterator<Item = N>,
     ) -> Result<Vec<DeviceResources>, AllocError> {
-        let mut trial = self.clone();
         let mut names = names.into_iter();
-        let mut given = Vec::new();
+        let mut given = Vec::with_capacity(names.size_hint().0);
         while let Some(name) = names.next() {
-            let given_now = trial
-                .allocate_device(name)
-                .map_err(|error| refuse_the_rest(error, names.by_ref()))?;
-            given.push(given_now);
+            match self.allocate_device(name) {
+                Ok(resources) => given.push(resources),
+                Err(error) => {
+                    let refusal = refuse_the_rest(error, names);
+                    for resources in given {
+                        self.free_device(resources)?;
+                    }
+                    return Err(refusal);
+                }
+            }
         }
-        *self = trial;
         Ok(given)
     }
 

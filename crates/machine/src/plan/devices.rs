@@ -18,8 +18,6 @@ use crate::spec::{Net, Publish, Share, Spec, Stream, VsockRoute};
 const KVM_IO_APIC_PINS: u32 = 24;
 /// The tag by which the kernel itself looks for its root (`root=/dev/root`).
 const ROOT_TAG: &str = "/dev/root";
-/// The root as the beginning of every absolute path.
-const ROOT: &str = "";
 /// The guest's address on vsock, as in every VMM with TSI.
 const GUEST_CID: u32 = 3;
 
@@ -156,7 +154,7 @@ fn root_share(root: &Share, points: &mut MountPoints<'_>) -> SharePlan {
         tag: ROOT_TAG.to_owned(),
         host: root.host.clone(),
         read_only: root.read_only,
-        folders: system.into_iter().chain(points.take(ROOT)).collect(),
+        folders: system.into_iter().chain(points.take_root()).collect(),
         root: true,
     }
 }
@@ -173,32 +171,45 @@ fn further_share(name: String, share: &Share, points: &mut MountPoints<'_>) -> (
     (name, DeviceKind::Share(plan))
 }
 
-/// Which share each mount point lies in: folders of that share, as paths within it, by where the share is mounted (`""`
-/// for the root).
-struct MountPoints<'a>(HashMap<&'a str, Vec<String>>);
+/// Which share each mount point lies in: folders of that share, as paths within it.
+struct MountPoints<'a> {
+    in_root: Vec<String>,
+    /// By where the share is mounted.
+    in_shares: HashMap<&'a str, Vec<String>>,
+}
 
 impl<'a> MountPoints<'a> {
     fn of(spec: &'a Spec) -> Self {
-        let mut inside: HashMap<&str, Vec<String>> = spec.shares.iter().map(|share| (&*share.guest, vec![])).collect();
-        inside.insert(ROOT, vec![]);
-        for point in spec.shares.iter().map(|share| share.guest.as_str()) {
-            let holder = folders_above(point)
-                .find(|folder| inside.contains_key(folder))
-                .unwrap_or(ROOT);
-            let within = point[holder.len()..].to_owned();
-            inside.entry(holder).or_default().push(within);
+        let points = || spec.shares.iter().map(|share| share.guest.as_str());
+        let mut in_shares: HashMap<&str, Vec<String>> = points().map(|point| (point, Vec::new())).collect();
+        let mut in_root = Vec::with_capacity(spec.shares.len());
+        for point in points() {
+            let holder = folders_above(point).find(|folder| in_shares.contains_key(folder));
+            match holder.and_then(|folder| in_shares.get_mut(folder).zip(point.strip_prefix(folder))) {
+                Some((folders, within)) => folders.push(within.to_owned()),
+                None => in_root.push(point.to_owned()),
+            }
         }
-        Self(inside)
+        Self { in_root, in_shares }
+    }
+
+    fn take_root(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.in_root)
     }
 
     fn take(&mut self, share: &str) -> Vec<String> {
-        self.0.remove(share).unwrap_or_default()
+        self.in_shares.get_mut(share).map(std::mem::take).unwrap_or_default()
     }
 }
 
-/// `/a/b`, `/a` and `""` for `/a/b/c`.
+/// `/a/b` and `/a` for `/a/b/c`.
 fn folders_above(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above)).skip(1)
+    fn above(path: &str) -> Option<&str> {
+        path.rsplit_once('/')
+            .map(|(above, _)| above)
+            .filter(|above| !above.is_empty())
+    }
+    std::iter::successors(above(path), |path| above(path))
 }
 
 fn vsock_device(spec: &Spec, decision: &VsockDecision) -> VsockPlan {
