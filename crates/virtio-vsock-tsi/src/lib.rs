@@ -10,6 +10,8 @@
 //! - [`Handler::socket_ready`] for each report of the event loop, [`Handler::deadline_passed`] when the time has come
 //!   that [`Handler::next_deadline`] names, and after each batch of these, and each notification of the driver,
 //!   [`Handler::serve`] once. It says whether to interrupt the driver.
+//! - [`Handler::reset`] closes the sockets of all connections, which takes them out of an epoll; it tells the event loop
+//!   nothing. [`Handler::finish`] comes before it when the machine ends and what the guest sent last is to arrive.
 //! - One thread at a time. `now` is time since any fixed moment.
 //! - An error of [`Handler::serve`] means that the driver broke a ring: set DEVICE_NEEDS_RESET and wait for the reset.
 //!
