@@ -626,6 +626,25 @@ fn writing_as_a_user_clears_set_id_bits() {
     assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o7777, 0o755);
 }
 
+/// Found by fuzzing: -1 as an owner reached a constructor that panics on it, in SETATTR.
+#[test]
+fn an_owner_of_minus_one_is_left_as_it_is() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let before = driver.lookup(ROOT, b"inside").unwrap();
+    let after = driver
+        .setattr(before.node(), 1 << 1 | 1 << 2, 0, 0, (u32::MAX, u32::MAX))
+        .unwrap();
+    assert_eq!((after.uid(), after.gid()), (before.attr().uid(), before.attr().gid()));
+    driver.by = Caller {
+        uid: u32::MAX,
+        gid: u32::MAX,
+        pid: 1,
+    };
+    let (made, _) = driver.create(ROOT, b"new", 0o644, 0o2).unwrap();
+    assert_ne!(made.attr().uid(), u32::MAX);
+}
+
 /// 27: attributes that mean something to the host do not exist for the guest.
 #[test]
 fn attributes_of_the_host_are_out_of_reach() {

@@ -39,8 +39,10 @@ impl Passthrough {
                 self.clear_suid(&fd)?;
             }
         }
-        if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+        // -1 is not an ID: to the host it means to leave the owner alone, and rustix does not take it.
+        let (uid, gid) = (change.uid.filter(is_id), change.gid.filter(is_id));
+        if uid.is_some() || gid.is_some() {
+            let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
             rustix::fs::chownat(&fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(mode) = change.mode {
@@ -115,6 +117,10 @@ impl Passthrough {
             Err(Errno::EACCES)
         }
     }
+}
+
+fn is_id(id: &u32) -> bool {
+    *id != u32::MAX
 }
 
 /// The classic rule over owner, group and others. Supplementary groups are not known here.

@@ -1,6 +1,6 @@
 //! A folder of the host as it is.
 //!
-//! The guest gets what the process may do inside the folder and nothing outside of it; see [`resolve`] for how names
+//! The guest gets what the process may do inside the folder and nothing outside of it; see `resolve` for how names
 //! become descriptors. A node holds a descriptor only while that is cached, so a guest that knows a million files does
 //! not use a million descriptors.
 

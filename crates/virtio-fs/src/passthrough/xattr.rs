@@ -17,6 +17,10 @@ use crate::{FileKind, NodeId};
 /// The longest value and the longest list of Linux, in bytes.
 const XATTR_SIZE_MAX: usize = 65_536;
 
+/// Longer than `security.capability`, which Linux asks for before the first write to each file. The host's kernel clears
+/// as much memory as it is offered.
+const XATTR_SIZE_USUAL: usize = 256;
+
 fn is_passed_on(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"security.capability"
 }
@@ -54,9 +58,13 @@ impl Passthrough {
         }
         let fd = self.fd_at(slot)?;
         let path = DescriptorPath::new(fd.as_fd());
-        value.resize(XATTR_SIZE_MAX, 0);
-        let len = rustix::fs::getxattr(path.path(), name, value.as_mut_slice())?;
-        value.truncate(len);
+        value.resize(XATTR_SIZE_USUAL, 0);
+        let mut got = rustix::fs::getxattr(path.path(), name, value.as_mut_slice());
+        if got == Err(rustix::io::Errno::RANGE) {
+            value.resize(XATTR_SIZE_MAX, 0);
+            got = rustix::fs::getxattr(path.path(), name, value.as_mut_slice());
+        }
+        value.truncate(got?);
         Ok(())
     }
 
