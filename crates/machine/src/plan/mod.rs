@@ -1,8 +1,8 @@
 //! The first step: from what was asked for to what the machine consists of, without touching the host.
 //!
-//! Each question has a function of its own: [`vsock::attachment`] for the device that is there only when needed,
-//! [`devices`] for the list in its fixed order, [`cmdline`] for the kernel's words, [`init`] for what the guest's init
-//! is told. [`plan`] calls them and places what they named.
+//! Each question has a module of its own: [`vsock`] for the device that is there only when needed, `devices` for the list
+//! in its fixed order, `cmdline` for the kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and
+//! places what they named.
 
 mod cmdline;
 mod devices;
