@@ -252,6 +252,7 @@ fn a_change_by_the_host_is_seen_as_the_policy_promises() {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         let open = fs::File::open(&path).unwrap();
         fs::write(scene.shared.join("file"), b"new").unwrap();
+        // The same size and, as the host's clock for files moves in steps, perhaps the same times.
         let reopened = fs::read(&path).unwrap();
         match cache {
             CachePolicy::None => {

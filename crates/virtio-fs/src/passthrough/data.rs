@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuse_wire::{OpenOutFlags, WriteFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -10,10 +11,13 @@ use super::Passthrough;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
-use crate::{DataIn, DataOut, FileKind, Handle, NodeId, Opened};
+use crate::{DataIn, DataOut, FileKind, Handle, NodeId, Opened, Timestamp};
 
 /// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
 const MAX_COPY: u64 = 16 << 20;
+
+/// More than the step of any host's clock for files.
+const CLOCK_STEP: Duration = Duration::from_millis(50);
 
 /// Flags of `open(2)` that mean the same on the host. O_DIRECT is the guest's own affair, and the rest is dangerous,
 /// meaningless or set by us.
@@ -58,7 +62,7 @@ impl Passthrough {
                 return Err(Errno::ENXIO);
             }
         }
-        let path_fd = self.fd_once(slot)?;
+        let (path_fd, stat) = self.fd_once(slot)?;
         let flags = self.data_flags(flags);
         let file = match self.open_data(&path_fd, flags) {
             // A file that may be written but not read, which the guest's cache would have to read.
@@ -70,7 +74,12 @@ impl Passthrough {
         if kill_suidgid && flags.contains(OFlags::TRUNC) {
             self.clear_suid(&file)?;
         }
-        let stat = Stat::of(&file)?;
+        let stat = match stat {
+            // Between this look and the opening the host may have written. That was at the same time as the opening,
+            // so it may be seen or not.
+            Some(stat) if !flags.contains(OFlags::TRUNC) => stat,
+            _ => Stat::of(&file)?,
+        };
         self.add_file(slot, file, &stat)
     }
 
@@ -78,7 +87,11 @@ impl Passthrough {
     pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat) -> Result<Opened> {
         let handle = self.files.add(&mut self.nodes, slot, Arc::new(file))?;
         let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
-        let last = self.nodes.get_mut(slot)?.seen.replace(now);
+        let node = self.nodes.get_mut(slot)?;
+        let last = std::mem::replace(
+            &mut node.seen,
+            is_settled(stat.attr.ctime, SystemTime::now()).then_some(now),
+        );
         Ok(Opened {
             handle,
             flags: self.config.file_flags(last, now),
@@ -187,5 +200,40 @@ impl Passthrough {
         let (mut from_offset, mut to_offset) = (from.2, to.2);
         let copied = rustix::fs::copy_file_range(source, Some(&mut from_offset), target, Some(&mut to_offset), length)?;
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+}
+
+/// Whether a later change is sure to show another time. The host's clock for files moves in steps of some milliseconds,
+/// so two changes at about the same time can look like one.
+fn is_settled(changed: Timestamp, now: SystemTime) -> bool {
+    let since_1970 = u64::try_from(changed.secs).map(|secs| Duration::new(secs, changed.nanos.min(999_999_999)));
+    let changed = since_1970.ok().and_then(|since| UNIX_EPOCH.checked_add(since));
+    let age = changed.and_then(|changed| now.duration_since(changed).ok());
+    age.is_some_and(|age| age >= CLOCK_STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_settled_once_the_clock_has_moved_on_for_sure() {
+        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(millis);
+        let changed = Timestamp {
+            secs: 100,
+            nanos: 500_000_000,
+        };
+        for (now, settled) in [
+            (100_500, false),
+            (100_549, false),
+            (100_550, true),
+            (99_000, false),
+            (1 << 40, true),
+        ] {
+            assert_eq!(is_settled(changed, at(now)), settled, "{now}");
+        }
+        for secs in [-1, i64::MIN, i64::MAX] {
+            assert!(!is_settled(Timestamp { secs, nanos: u32::MAX }, at(1 << 40)));
+        }
     }
 }

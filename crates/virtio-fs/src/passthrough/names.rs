@@ -111,7 +111,7 @@ impl Passthrough {
         if self.kind(slot)? != FileKind::Symlink {
             return Err(Errno::EINVAL);
         }
-        let fd = self.fd_once(slot)?;
+        let (fd, _) = self.fd_once(slot)?;
         let text = rustix::fs::readlinkat(&fd, c"", std::mem::take(target))?;
         *target = text.into_bytes();
         Ok(())

@@ -45,7 +45,8 @@ pub(super) struct Node {
     pub(super) cached: Option<CachePlace>,
     /// The first of this node's open files.
     pub(super) open: Option<u32>,
-    /// What the file looked like when it was last opened; see `CachePolicy::Auto`.
+    /// What the file looked like when it was last opened, where that tells it from all later states; see
+    /// `CachePolicy::Auto`.
     pub(super) seen: Option<Version>,
 }
 

@@ -42,17 +42,18 @@ impl Passthrough {
         if let Some(fd) = self.held_fd(slot)? {
             return Ok(fd);
         }
-        let fd = Arc::new(self.reopen(slot)?);
+        let fd = Arc::new(self.reopen(slot)?.0);
         self.cache_fd(slot, &fd)?;
         Ok(fd)
     }
 
-    /// A descriptor for a node that is needed only once.
-    pub(super) fn fd_once(&mut self, slot: Slot) -> Result<Arc<OwnedFd>> {
-        match self.held_fd(slot)? {
-            Some(fd) => Ok(fd),
-            None => Ok(Arc::new(self.reopen(slot)?)),
+    /// A descriptor for a node that is needed only once, and its attributes if they were looked at on the way.
+    pub(super) fn fd_once(&mut self, slot: Slot) -> Result<(Arc<OwnedFd>, Option<Stat>)> {
+        if let Some(fd) = self.held_fd(slot)? {
+            return Ok((fd, None));
         }
+        let (fd, stat) = self.reopen(slot)?;
+        Ok((Arc::new(fd), stat))
     }
 
     /// A descriptor that is there already.
@@ -103,14 +104,14 @@ impl Passthrough {
         }
     }
 
-    fn reopen(&mut self, slot: Slot) -> Result<OwnedFd> {
+    fn reopen(&mut self, slot: Slot) -> Result<(OwnedFd, Option<Stat>)> {
         if let Some(fd) = self.reopen_by_handle(slot) {
-            return Ok(fd);
+            return Ok((fd, None));
         }
         let mut path = std::mem::take(&mut self.path);
         let opened = self.reopen_by_path(slot, &mut path);
         self.path = path;
-        opened
+        opened.map(|(fd, stat)| (fd, Some(stat)))
     }
 
     fn reopen_by_handle(&mut self, slot: Slot) -> Option<OwnedFd> {
@@ -127,7 +128,7 @@ impl Passthrough {
     }
 
     /// By the names that lead down from the nearest folder with a descriptor.
-    fn reopen_by_path(&mut self, slot: Slot, path: &mut Vec<u8>) -> Result<OwnedFd> {
+    fn reopen_by_path(&mut self, slot: Slot, path: &mut Vec<u8>) -> Result<(OwnedFd, Stat)> {
         let has_fd = |slot| slot == ROOT || self.nodes.get(slot).is_ok_and(|node| node.cached.is_some());
         let (way, base) = self.nodes.way_up(slot, has_fd)?;
         let mut fd = self.held_fd(base)?.ok_or(Errno::ESTALE)?;
@@ -145,8 +146,9 @@ impl Passthrough {
         }
         let fd = self.go_down(&fd, path)?;
         let node = self.nodes.get(slot)?;
-        if Stat::of(&fd)?.is(&node.key, node.btime) {
-            Ok(fd)
+        let stat = Stat::of(&fd)?;
+        if stat.is(&node.key, node.btime) {
+            Ok((fd, stat))
         } else {
             Err(Errno::ESTALE)
         }
