@@ -123,7 +123,7 @@ impl Muxer {
             .table
             .insert(Muxer::new_proxy(key, SocketKind::Stream, origin, state))
         else {
-            self.committed = self.committed.saturating_sub(window.into());
+            self.windows.give_back(window);
             return None;
         };
         self.forget_strays(key);

@@ -9,6 +9,7 @@ mod replies;
 mod table;
 mod timers;
 mod transmit;
+mod windows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,9 +32,7 @@ use rate::Rate;
 use replies::Replies;
 use table::{Table, Turn};
 use transmit::StrayReset;
-
-/// The smallest window that a stream is opened with, in bytes.
-const MIN_WINDOW: u32 = 16 << 10;
+use windows::Windows;
 
 /// Of refused PROXY_CREATEs, so many are remembered with the reason; of connections that ended, so many with the name
 /// of their peer.
@@ -136,8 +135,7 @@ pub struct Muxer {
     listeners: usize,
     /// A listener waits for room in the table.
     listener_waits: bool,
-    /// Bytes of windows handed out.
-    committed: u64,
+    windows: Windows,
     connects: Rate,
 }
 
@@ -158,7 +156,7 @@ impl Muxer {
             departed: VecDeque::new(),
             listeners: 0,
             listener_waits: false,
-            committed: 0,
+            windows: Windows::default(),
         }
     }
 
@@ -256,21 +254,16 @@ impl Muxer {
         Some(proxy)
     }
 
-    /// A window for a new stream, in bytes. It is a promise, so all windows together stay within the limit.
     fn take_window(&mut self) -> Option<u32> {
-        let left = self.config.limits.buffered_bytes.saturating_sub(self.committed);
-        let share = u32::try_from(left / 8).unwrap_or(u32::MAX);
-        let window = share.min(self.config.limits.window_bytes).max(MIN_WINDOW);
-        if u64::from(window) > left {
+        let window = self.windows.take(&self.config.limits);
+        if window.is_none() {
             self.stats.over_limit.count();
-            return None;
         }
-        self.committed += u64::from(window);
-        Some(window)
+        window
     }
 
     fn release_window(&mut self, stream: &Stream) {
-        self.committed = self.committed.saturating_sub(u64::from(stream.window.buf_alloc()));
+        self.windows.give_back(stream.window.buf_alloc());
     }
 
     fn stream_mut(&mut self, id: ProxyId) -> Option<&mut Stream> {

@@ -208,7 +208,7 @@ impl Muxer {
             return self.reset_stream(id, true);
         };
         let Ok(stream) = Stream::responding(window, buf_alloc, fwd_cnt) else {
-            self.committed = self.committed.saturating_sub(u64::from(window));
+            self.windows.give_back(window);
             self.stats.protocol_violations.count();
             return self.reset_stream(id, true);
         };
