@@ -15,7 +15,7 @@ pub enum Exit {
     Panic,
     /// The host stopped the machine through its [`Handle`](crate::Handle).
     Stopped,
-    /// A vCPU could not go on.
+    /// The machine could not go on, by no doing of the guest's init.
     Fault(VcpuFault),
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for NotStarted {
     }
 }
 
-/// Why a vCPU could not go on.
+/// Why the machine could not go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VcpuFault {
@@ -77,6 +77,18 @@ pub enum VcpuFault {
         vcpu: u32,
         /// KVM's name for the exit.
         exit: String,
+    },
+    /// The thread of a vCPU has panicked: a defect of this crate or of a device.
+    #[error("the thread of vCPU {vcpu} has panicked")]
+    Panicked {
+        /// Which vCPU.
+        vcpu: u32,
+    },
+    /// The worker of a device has panicked: a defect of the device. The guest would wait for it for ever.
+    #[error("the worker of the device `{device}` has panicked")]
+    WorkerPanicked {
+        /// Its name in the plan.
+        device: String,
     },
     /// `KVM_RUN` itself failed.
     #[error("vCPU {vcpu} cannot be run: {errno}")]

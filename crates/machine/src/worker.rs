@@ -27,9 +27,9 @@ pub struct KvmHost<W> {
     name: String,
     gsi: u32,
     notify: IoEventAddress,
-    irq: Option<Arc<EventFd>>,
     running: Option<Running<W>>,
     kick: Kick,
+    on_panic: Arc<dyn Fn() + Send + Sync>,
 }
 
 struct Running<W> {
@@ -47,10 +47,17 @@ impl<W: Worker + 'static> KvmHost<W> {
             name,
             gsi,
             notify,
-            irq: None,
             running: None,
             kick: Kick::default(),
+            on_panic: Arc::new(|| {}),
         }
+    }
+
+    /// Calls `act` on the worker's thread if the worker panics: the guest would wait for it for ever.
+    #[must_use]
+    pub fn on_panic(mut self, act: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_panic = Arc::new(act);
+        self
     }
 
     /// A way to wake the worker from another thread whenever there is one.
@@ -77,9 +84,11 @@ impl<W: Worker + 'static> KvmHost<W> {
         let stop = Arc::new(AtomicBool::new(false));
         let (hand_over, handed) = std::sync::mpsc::sync_channel(1);
         let stopped = Arc::clone(&stop);
+        let on_panic = Arc::clone(&self.on_panic);
         let thread = Builder::new().name(self.name.clone());
         let spawned = sys::with_signals_blocked(|| {
             thread.spawn(move || {
+                let _alarm = Alarm(on_panic);
                 let worker: W = handed
                     .recv()
                     .expect("the worker is sent right after the thread is there");
@@ -111,10 +120,10 @@ impl<W: Worker + 'static> KvmHost<W> {
 
 impl<W: Worker + 'static> Host<W> for KvmHost<W> {
     fn connect_interrupt(&mut self) -> io::Result<Box<dyn Trigger>> {
-        let irq = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
-        self.vm.register_irqfd(&irq, self.gsi)?;
-        self.irq = Some(Arc::clone(&irq));
-        Ok(Box::new(IrqFd(irq)))
+        Ok(Box::new(IrqLine {
+            vm: Arc::clone(&self.vm),
+            gsi: self.gsi,
+        }))
     }
 
     fn start(&mut self, worker: W) -> Result<(), (W, io::Error)> {
@@ -130,11 +139,6 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
 
     fn stop(&mut self) -> Option<W> {
         self.kick.set(None);
-        if let Some(irq) = self.irq.take()
-            && let Err(error) = self.vm.unregister_irqfd(&irq, self.gsi)
-        {
-            tracing::warn!(device = self.name, %error, "cannot disconnect the interrupt");
-        }
         let Running { thread, kick, stop } = self.running.take()?;
         self.disconnect(&kick);
         stop.store(true, Ordering::Release);
@@ -143,6 +147,17 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
             .join()
             .inspect_err(|_| tracing::error!(device = self.name, "the worker has panicked"))
             .ok()
+    }
+}
+
+/// Goes off when its thread panics.
+struct Alarm(Arc<dyn Fn() + Send + Sync>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
     }
 }
 
@@ -171,11 +186,18 @@ fn wake(kick: &EventFd) {
     let _ = kick.write(1);
 }
 
-struct IrqFd(Arc<EventFd>);
+/// Not an irqfd: KVM gives one that leads to a pin of an interrupt controller to a kernel thread, and the switch to that
+/// thread costs more than two system calls here.
+struct IrqLine {
+    vm: Arc<VmFd>,
+    gsi: u32,
+}
 
-impl Trigger for IrqFd {
+impl Trigger for IrqLine {
+    /// An edge.
     fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+        self.vm.set_irq_line(self.gsi, true)?;
+        Ok(self.vm.set_irq_line(self.gsi, false)?)
     }
 }
 

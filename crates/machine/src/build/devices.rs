@@ -1,15 +1,15 @@
 //! Making the plan's devices and putting them on the bus.
 
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use guest_init::contract::{CONFIG_PATH, INIT_PATH};
 use kvm_ioctls::VmFd;
 use rustix::fs::{Mode, OFlags};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, getrlimit};
 use virtio_console::{Console, ConsoleConfig, Port, PortKind, TerminalSize};
 use virtio_fs::overlay::{GuestReport, Overlay, VirtualEntry};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
@@ -20,15 +20,18 @@ use vsock_proto::policy::Policy;
 
 use super::{BuildError, HostStdio};
 use crate::bus::MmioBus;
-use crate::exit::{NotStarted, Report};
+use crate::exit::{NotStarted, Report, VcpuFault};
 use crate::plan::{ConsolePort, DeviceKind, DevicePlan, Plan, PortRole, SharePlan, VsockPlan};
-use crate::run::{Control, Wires};
+use crate::run::{Control, End, Wires};
 use crate::spec::{Publish, VsockRoute};
 use crate::worker::{Kick, KvmHost};
 
 /// Permissions of the virtual files.
 const INIT_MODE: u32 = 0o755;
-const CONFIG_MODE: u32 = 0o444;
+const CONFIG_MODE: u32 = 0o400;
+/// Files that a guest may have open in one share, at the least and at the most.
+const MIN_OPEN_FILES: usize = 64;
+const MAX_OPEN_FILES: usize = 1 << 16;
 
 /// The devices of a machine.
 pub(super) struct Devices {
@@ -84,7 +87,11 @@ impl Maker<'_> {
 
     /// Puts a device where the plan has it.
     fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Kick {
-        let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base);
+        let (control, name) = (Arc::clone(self.control), at.name.clone());
+        let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base).on_panic(move || {
+            let fault = VcpuFault::WorkerPanicked { device: name.clone() };
+            control.end(End::Fault(fault));
+        });
         let kick = host.kick();
         let transport = MmioTransport::new(device, host, Arc::clone(self.mem));
         self.bus.add(at.mmio_base, at.mmio_len, Box::new(transport));
@@ -129,29 +136,45 @@ impl Maker<'_> {
         })
     }
 
-    /// A full pipe means that the guest does not read its signals: writing must not wait for it.
     fn control_port(&mut self, name: &str) -> Result<Port, std::io::Error> {
-        let (guest_end, host_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        self.wires.signals = Some(Arc::new(File::from(host_end)));
-        Ok(pipe(name, Some(guest_end), None))
+        let (guest_end, host_end) = UnixStream::pair()?;
+        self.wires.signals = Some(Arc::new(host_end));
+        Ok(pipe(name, Some(guest_end.into()), None))
     }
 
     fn share(&mut self, at: &DevicePlan, share: &SharePlan) -> Result<(), BuildError> {
         let config = PassthroughConfig {
             read_only: share.read_only,
+            device_nodes: false,
+            max_nodes: PassthroughConfig::max_nodes_for_memory(self.plan.memory.iter().map(|ram| ram.len).sum()),
+            max_open_files: self.open_files_for_each_share(),
             ..PassthroughConfig::default()
         };
         let folder = Passthrough::new(&share.host, config).map_err(|source| BuildError::Share {
             path: share.host.clone(),
             source,
         })?;
-        let control = Arc::clone(self.control);
-        let overlay = Overlay::new(folder, self.virtual_entries(share))
-            .map_err(BuildError::device(&at.name))?
-            .on_report(move |report| control.report(read_report(report)));
+        let mut overlay = Overlay::new(folder, self.virtual_entries(share)).map_err(BuildError::device(&at.name))?;
+        if share.root {
+            let control = Arc::clone(self.control);
+            overlay = overlay.on_report(move |report| control.report(read_report(report)));
+        }
         let device = Fs::new(FsConfig::new(&share.tag), Box::new(overlay)).map_err(BuildError::device(&at.name))?;
         self.attach(at, device);
         Ok(())
+    }
+
+    /// Half of the descriptors that the process may have, for all shares together: a guest must not take the last one from
+    /// the machines beside it.
+    fn open_files_for_each_share(&self) -> usize {
+        let process = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let shares = self
+            .plan
+            .devices
+            .iter()
+            .filter(|device| matches!(device.kind, DeviceKind::Share(_)));
+        let each = process / 2 / shares.count().max(1) as u64;
+        usize::try_from(each).map_or(MAX_OPEN_FILES, |each| each.clamp(MIN_OPEN_FILES, MAX_OPEN_FILES))
     }
 
     /// Mount points, and in the root the init with its configuration.

@@ -142,3 +142,48 @@ impl Control {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn first_end_and_first_report_count() {
+        let control = Control::default();
+        control.end(End::Reset);
+        control.end(End::Stopped);
+        control.report(Report::Code(1));
+        control.report(Report::Code(2));
+        assert_eq!(control.wait_for_work(), Wake::End(End::Reset));
+        assert_eq!(control.reported(), Some(Report::Code(1)));
+        assert_eq!(control.next(), Next::Leave);
+    }
+
+    #[test]
+    fn pause_of_a_machine_without_vcpus_returns_at_once() {
+        let control = Control::default();
+        control.pause();
+        control.resume();
+        assert_eq!(control.next(), Next::Run);
+    }
+
+    #[test]
+    fn pause_waits_for_each_vcpu_and_ends_with_the_machine() {
+        let control = Arc::new(Control::default());
+        control.enter();
+        let pausing = {
+            let control = Arc::clone(&control);
+            std::thread::spawn(move || control.pause())
+        };
+        assert_eq!(control.wait_for_work(), Wake::Park);
+        control.end(End::Stopped);
+        pausing.join().unwrap();
+        assert_eq!(
+            control.next(),
+            Next::Leave,
+            "a paused vCPU leaves when the machine ends"
+        );
+    }
+}

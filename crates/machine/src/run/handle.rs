@@ -1,9 +1,9 @@
 //! Control of a machine from other threads.
 
-use std::fs::File;
-use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use rustix::net::SendFlags;
 use virtio_console::{ConsoleControl, Size};
 use virtio_vsock_tsi::Stats as VsockStats;
 
@@ -21,7 +21,7 @@ pub struct Handle {
 #[derive(Clone, Default)]
 pub(crate) struct Wires {
     /// The host's end of the port `tessera-control`.
-    pub(crate) signals: Option<Arc<File>>,
+    pub(crate) signals: Option<Arc<UnixStream>>,
     pub(crate) console: Option<(ConsoleControl, Kick)>,
     pub(crate) vsock: Option<Arc<VsockStats>>,
 }
@@ -46,12 +46,13 @@ impl Handle {
         self.control.resume();
     }
 
-    /// Sends a signal to the guest's program. Returns whether there was a way to send it.
+    /// Sends a signal to the guest's program. Returns whether there was a way to send it: not without a root share, and not
+    /// when the guest has stopped reading them.
     pub fn signal(&self, signal: u8) -> bool {
-        self.wires
-            .signals
-            .as_deref()
-            .is_some_and(|mut port| port.write_all(&[signal]).is_ok())
+        // It must neither wait for the guest nor raise SIGPIPE in the embedder.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let port = self.wires.signals.as_deref();
+        port.is_some_and(|port| rustix::net::send(port, &[signal], flags) == Ok(1))
     }
 
     /// Tells the guest the size of the terminal that its console is.

@@ -24,9 +24,29 @@ pub(crate) struct Vcpu {
     pub(crate) fd: VcpuFd,
 }
 
+/// A vCPU thread that has entered. However it leaves, nobody waits for it; one that panics ends the machine.
+struct Presence<'a> {
+    control: &'a Control,
+    vcpu: u32,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let fault = VcpuFault::Panicked { vcpu: self.vcpu };
+            self.control.end(End::Fault(fault));
+        }
+        self.control.leave();
+    }
+}
+
 impl Vcpu {
     /// Runs the vCPU until the machine ends, on a thread whose signals are blocked but for the kick inside `KVM_RUN`.
     pub(crate) fn run(mut self, around: &Surroundings) {
+        let _presence = Presence {
+            control: &around.control,
+            vcpu: self.index,
+        };
         if let Err(error) = sys::let_kicks_through(&self.fd) {
             around.control.end(End::Fault(VcpuFault::Run {
                 vcpu: self.index,
@@ -38,7 +58,6 @@ impl Vcpu {
                 around.control.end(end);
             }
         }
-        around.control.leave();
     }
 
     /// Enters the guest once; `Some` ends the machine.
@@ -95,5 +114,26 @@ impl Vcpu {
     /// Where the guest was, for messages.
     fn rip(&self) -> u64 {
         self.fd.get_regs().map_or(0, |regs| regs.rip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::Wake;
+    use super::*;
+
+    #[test]
+    fn vcpu_thread_that_panics_ends_the_machine_and_leaves() {
+        let control = Arc::new(Control::default());
+        control.enter();
+        let its = Arc::clone(&control);
+        let thread = std::thread::spawn(move || {
+            let _presence = Presence { control: &its, vcpu: 7 };
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        let end = End::Fault(VcpuFault::Panicked { vcpu: 7 });
+        assert_eq!(control.wait_for_work(), Wake::End(end));
+        control.pause();
     }
 }

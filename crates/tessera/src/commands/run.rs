@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use machine::{Exit, Handle, HostStdio, Limits, Resources, Spec, Stdio, Stream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
 use crate::commands::doctor;
@@ -19,6 +20,7 @@ use crate::{bundle, folders, output};
 const SHELL: &str = "/bin/sh";
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    allow_many_descriptors();
     let spec = wanted(args)?;
     folders::check(&spec)?;
     let kernel = bundle::open_kernel(args.machine.kernel.as_deref())?;
@@ -38,6 +40,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         output::complain(message);
     }
     Ok(ExitCode::from(ending.status))
+}
+
+/// The guest's files and connections are descriptors of this process; the usual soft limit of 1024 is for programs that
+/// still use `select(2)`. A refusal leaves it as it was.
+fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn wanted(args: &RunArgs) -> anyhow::Result<Spec> {
