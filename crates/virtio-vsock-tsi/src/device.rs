@@ -132,6 +132,9 @@ impl Worker for VsockWorker {
     fn notified(&mut self, _poller: &mut dyn Poller) {}
 
     fn ready(&mut self, token: u32, readiness: virtio_transport::Readiness, poller: &mut dyn Poller) {
+        if self.broken {
+            return;
+        }
         let virtio_transport::Readiness {
             readable,
             writable,
@@ -149,6 +152,9 @@ impl Worker for VsockWorker {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if self.broken {
+            return None;
+        }
         if self.again {
             return Some(self.started);
         }
@@ -156,7 +162,9 @@ impl Worker for VsockWorker {
     }
 
     fn deadline_passed(&mut self, _now: Instant, poller: &mut dyn Poller) {
-        self.handler.deadline_passed(self.now(), &mut Adapter(poller));
+        if !self.broken {
+            self.handler.deadline_passed(self.now(), &mut Adapter(poller));
+        }
     }
 
     fn flush(&mut self, poller: &mut dyn Poller) {
@@ -176,6 +184,7 @@ impl Worker for VsockWorker {
             Err(error) => {
                 tracing::warn!(%error, "vsock queue is broken, the driver must reset the device");
                 (self.broken, self.again) = (true, false);
+                self.handler.stop(&mut Adapter(poller));
                 self.interrupt.needs_reset();
             }
         }

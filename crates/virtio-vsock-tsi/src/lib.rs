@@ -13,7 +13,8 @@
 //! - [`Handler::reset`] closes the sockets of all connections, which takes them out of an epoll; it tells the event loop
 //!   nothing. [`Handler::finish`] comes before it when the machine ends and what the guest sent last is to arrive.
 //! - One thread at a time. `now` is time since any fixed moment.
-//! - An error of [`Handler::serve`] means that the driver broke a ring: set DEVICE_NEEDS_RESET and wait for the reset.
+//! - An error of [`Handler::serve`] means that the driver broke a ring: call [`Handler::stop`], set DEVICE_NEEDS_RESET and
+//!   call nothing more until the reset.
 //!
 //! # Malformed and hostile input
 //! Every row of the specification's section 16, and the test that shows what becomes of it. Tests are in

@@ -3,16 +3,22 @@
 
 mod common;
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use common::{GuestStream, device_ring};
-use test_guest::VsockPeer;
+use common::{GuestStream, connect_body, create_body, device_ring, inet_config, sockaddr};
+use rustix::event::{Timespec, epoll};
+use test_guest::{VsockPacket, VsockPeer};
 use virtio_queue::{Queue, QueueT};
 use virtio_ring::Ring;
-use virtio_transport::{ActivateError, Activation, Disconnected, Interest, Interrupt, Poller, VirtioDevice, Worker};
-use virtio_vsock_tsi::{Cid, Vsock, VsockConfig};
+use virtio_transport::{
+    ActivateError, Activation, Disconnected, Interest, Interrupt, Poller, Readiness, VirtioDevice, Worker,
+};
+use virtio_vsock_tsi::{Cid, Route, Vsock, VsockConfig, VsockWorker};
 
 #[derive(Default)]
 struct Registered(Vec<i32>);
@@ -30,6 +36,67 @@ impl Poller for Registered {
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.0.retain(|known| *known != fd.as_raw_fd());
         Ok(())
+    }
+}
+
+/// epoll, as a monitor has it.
+struct Epoll(OwnedFd);
+
+impl Epoll {
+    fn new() -> Epoll {
+        Epoll(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap())
+    }
+
+    fn wait(&self, timeout: Duration) -> Vec<(u32, Readiness)> {
+        let mut events = Vec::with_capacity(32);
+        let timeout = Timespec::try_from(timeout).unwrap();
+        let _ = epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), Some(&timeout));
+        let decode = |event: &epoll::Event| {
+            let flags = event.flags;
+            let readiness = Readiness {
+                readable: flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
+                writable: flags.contains(epoll::EventFlags::OUT),
+                hangup: flags.contains(epoll::EventFlags::HUP),
+                error: flags.contains(epoll::EventFlags::ERR),
+            };
+            (u32::try_from(event.data.u64()).unwrap(), readiness)
+        };
+        events.iter().map(decode).collect()
+    }
+
+    /// What a monitor does whenever it wakes.
+    fn round(&mut self, worker: &mut VsockWorker) {
+        for (token, readiness) in self.wait(Duration::from_millis(5)) {
+            worker.ready(token, readiness, self);
+        }
+        let now = Instant::now();
+        if worker.next_deadline().is_some_and(|at| at <= now) {
+            worker.deadline_passed(now, self);
+        }
+        worker.flush(self);
+    }
+}
+
+fn flags(interest: Interest) -> epoll::EventFlags {
+    let mut flags = epoll::EventFlags::empty();
+    flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, interest.readable);
+    flags.set(epoll::EventFlags::OUT, interest.writable);
+    flags
+}
+
+impl Poller for Epoll {
+    fn add(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(token.into());
+        Ok(epoll::add(&self.0, fd, token, flags(interest))?)
+    }
+
+    fn modify(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(token.into());
+        Ok(epoll::modify(&self.0, fd, token, flags(interest))?)
+    }
+
+    fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, fd)?)
     }
 }
 
@@ -147,4 +214,90 @@ fn broken_queue_asks_for_a_reset_and_moves_nothing_until_then() {
     worker.flush(&mut poller);
     assert_eq!(worker.next_deadline(), None, "a broken device does not spin");
     vsock.reset(worker);
+}
+
+/// A stream that the guest has opened to `listener`, with credit for the host's data; the host's end.
+fn open_stream(worker: &mut VsockWorker, peer: &mut VsockPeer, epoll: &mut Epoll, listener: &TcpListener) -> TcpStream {
+    let port = 50_000;
+    let to = sockaddr(listener.local_addr().unwrap());
+    for (control, payload) in [(1024, create_body(port, 2, 1)), (1025, connect_body(port, &to))] {
+        peer.send(&VsockPacket {
+            src_cid: 3,
+            dst_cid: 2,
+            src_port: 60_000,
+            dst_port: control,
+            kind: 3,
+            op: 5,
+            payload,
+            ..VsockPacket::default()
+        });
+    }
+    worker.flush(epoll);
+    let host = listener.accept().unwrap().0;
+    epoll.round(worker);
+    peer.send(&GuestStream::connecting(port, 620).packet(1));
+    epoll.round(worker);
+    peer.poll();
+    let accepted = |packet: &VsockPacket| (packet.kind, packet.op, packet.dst_port) == (1, 2, port);
+    assert!(peer.inbox.iter().any(accepted), "{:?}", peer.inbox);
+    host
+}
+
+/// Sockets that nobody looks at any more were reported for ever: the worker had no rest, and what it noted of each
+/// report was never thrown away.
+#[test]
+fn broken_queue_with_an_open_stream_leaves_nothing_to_report_until_the_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["listen", "multiplex"].map(|name| dir.path().join(name));
+    let [listen, multiplex] = paths.clone();
+    let mut vsock = Vsock::new(VsockConfig {
+        routes: vec![
+            Route::Listen { port: 80, path: listen },
+            Route::Multiplex { path: multiplex },
+        ],
+        ..inet_config()
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = VsockPeer::new();
+    peer.post_rx(64);
+    let mut worker = vsock.activate(activation(&mut peer)).unwrap();
+    let mut epoll = Epoll::new();
+    worker.start(&mut epoll).unwrap();
+    let mut host = open_stream(&mut worker, &mut peer, &mut epoll, &listener);
+    let silent = UnixStream::connect(&paths[1]).unwrap();
+    epoll.round(&mut worker);
+
+    host.write_all(b"hello").unwrap();
+    let reported = epoll.wait(Duration::from_secs(20));
+    assert!(!reported.is_empty());
+    let mem = peer.guest().shared_mem();
+    peer.tx.set_avail_idx(&mem, 9999);
+    worker.flush(&mut epoll);
+    let _late = UnixStream::connect(&paths[0]).unwrap();
+    for (token, readiness) in reported {
+        worker.ready(token, readiness, &mut epoll);
+    }
+    worker.deadline_passed(Instant::now(), &mut epoll);
+    worker.flush(&mut epoll);
+    assert_eq!(worker.next_deadline(), None);
+    assert_eq!(epoll.wait(Duration::from_millis(20)), []);
+    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(matches!(host.read(&mut [0]), Ok(0) | Err(_)), "the host sees the end");
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!((&silent).read(&mut [0]).unwrap(), 0);
+
+    vsock.reset(worker);
+    let mut peer = VsockPeer::new();
+    peer.post_rx(64);
+    let mut worker = vsock.activate(activation(&mut peer)).unwrap();
+    worker.start(&mut epoll).unwrap();
+    epoll.round(&mut worker);
+    peer.poll();
+    let requests = peer.inbox.iter().map(|packet| (packet.op, packet.dst_port));
+    assert_eq!(
+        requests.collect::<Vec<_>>(),
+        [(1, 80)],
+        "who came meanwhile is served now"
+    );
 }

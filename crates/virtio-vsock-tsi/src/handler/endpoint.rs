@@ -180,6 +180,12 @@ impl Endpoints {
         self.changed.pop()
     }
 
+    pub(super) fn unwatch_all(&mut self, watcher: &mut dyn Watcher) {
+        for endpoint in self.slots.iter_mut().flatten() {
+            endpoint.unwatch(watcher);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.slots.clear();
         self.changed.clear();

@@ -50,7 +50,8 @@ enum Line {
 }
 
 impl<B: Backend> Handler<B> {
-    /// Starts to listen for host clients. To be called when the driver is ready, and again after each reset.
+    /// Starts to listen for host clients. To be called when the driver is ready, and again after each reset and each
+    /// [`stop`](Self::stop).
     ///
     /// # Errors
     /// When the event loop refuses a socket.
@@ -66,6 +67,18 @@ impl<B: Backend> Handler<B> {
             }
         }
         Ok(())
+    }
+
+    /// Ends all connections and takes every socket out of the event loop, which would report for ever what nobody looks
+    /// at any more. To be called when [`serve`](Self::serve) has failed.
+    pub fn stop(&mut self, watcher: &mut dyn Watcher) {
+        self.endpoints.unwatch_all(watcher);
+        let handshakes = self.handshakes.iter().flatten().map(|handshake| handshake.fd.as_fd());
+        let listeners = self.routes.iter().map(|route| route.listener.socket.as_fd());
+        for socket in handshakes.chain(listeners) {
+            let _ = watcher.remove(socket);
+        }
+        self.reset();
     }
 
     pub(super) fn route_ready(&mut self, now: Duration, token: u32, watcher: &mut dyn Watcher) {
