@@ -31,6 +31,7 @@ impl<B: Backend> Handler<B> {
         self.expire_handshakes(now, watcher);
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
+            self.resume_routes(watcher);
             for id in std::mem::take(&mut self.paused) {
                 if let Some(endpoint) = self.endpoints.change(id) {
                     endpoint.reading = true;

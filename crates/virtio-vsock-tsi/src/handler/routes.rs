@@ -11,9 +11,9 @@ use rustix::net::{self, RecvFlags};
 use vsock_proto::ProxyId;
 use vsock_proto::wire::port;
 
-use super::Handler;
 use super::endpoint::{Body, Endpoint};
 use super::events::accept_one;
+use super::{ACCEPT_PAUSE, Handler};
 use crate::backend::{Backend, HostStream, RouteKind};
 use crate::watch::{Interest, Watcher};
 
@@ -96,8 +96,20 @@ impl<B: Backend> Handler<B> {
                     RouteKind::Multiplex => self.start_handshake(now, fd, watcher),
                 },
                 Err(OsErrno::CONNABORTED | OsErrno::INTR) => {}
-                Err(_) => return,
+                Err(OsErrno::AGAIN) => return,
+                // No descriptor, no memory: the client stays in the queue and would be reported without a pause.
+                Err(_) => {
+                    let _ = watcher.modify(route.listener.socket.as_fd(), token, Interest::default());
+                    self.accept_again = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
             }
+        }
+    }
+
+    pub(super) fn resume_routes(&self, watcher: &mut dyn Watcher) {
+        for (token, route) in (ROUTE_TOKENS..).zip(&self.routes) {
+            let _ = watcher.modify(route.listener.socket.as_fd(), token, READ);
         }
     }
 
