@@ -201,6 +201,54 @@ fn a_file_swapped_for_another_is_not_taken_for_it() {
     assert_eq!(again.attr().size(), 3);
 }
 
+/// 24: inode numbers are used again, within one step of the clock that gives the time of birth. What was a regular file
+/// must not be opened as what it became.
+#[test]
+fn a_file_whose_inode_became_a_pipe_is_not_opened() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let mut other = share(&shared, PassthroughConfig::default());
+    for _ in 0..100 {
+        let (entry, handle) = driver.create(ROOT, b"swapped", 0o600, 0o2).unwrap();
+        driver.release(entry.node(), handle);
+        other.unlink(ROOT, b"swapped").unwrap();
+        let pipe = other.mknod(ROOT, b"swapped", 0o010_600, 0).unwrap().node();
+        assert_eq!(driver.open(entry.node(), 2).unwrap_err(), ESTALE);
+        assert_eq!(driver.getattr(entry.node()).unwrap_err(), ESTALE);
+        other.unlink(ROOT, b"swapped").unwrap();
+        driver.forget(entry.node(), 1);
+        other.forget(pipe, 1);
+    }
+}
+
+/// 24: the host says that the inode of a file handle is gone, and something with the same name has come.
+#[test]
+fn a_file_whose_handle_is_stale_is_not_looked_for_by_name() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        cached_descriptors: 1,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    for round in 0..100 {
+        fs::write(shared.join("swapped"), b"old").unwrap();
+        let node = driver.lookup(ROOT, b"swapped").unwrap().node();
+        // Caches its descriptor, which makes room for that of another: a handle is what is left.
+        driver.setattr(node, 1, 0, 0o644, (0, 0)).unwrap();
+        let folder = driver.lookup(ROOT, b"folder").unwrap().node();
+        assert!(driver.lookup(folder, b"none").is_err());
+        fs::remove_file(shared.join("swapped")).unwrap();
+        fs::write(shared.join("swapped"), b"new").unwrap();
+        assert_eq!(driver.open(node, 0).unwrap_err(), ESTALE, "round {round}");
+        let again = driver.lookup(ROOT, b"swapped").unwrap().node();
+        assert_ne!(again, node);
+        assert!(driver.open(again, 0).is_ok());
+        fs::remove_file(shared.join("swapped")).unwrap();
+        driver.forget(node, 1);
+        driver.forget(again, 1);
+    }
+}
+
 /// 24: what is neither file nor folder is never opened on the host, where opening has effects.
 #[test]
 fn pipes_sockets_and_devices_are_not_opened() {

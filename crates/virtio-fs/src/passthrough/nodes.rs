@@ -50,6 +50,14 @@ pub(super) struct Node {
     pub(super) seen: Option<Version>,
 }
 
+impl Node {
+    /// Whether `stat` is of this inode. A file system that reuses inode numbers gives the new inode another time of birth,
+    /// but its clock moves in steps: the kind, which decides what may be opened, is compared for itself.
+    pub(super) fn is(&self, stat: &Stat) -> bool {
+        self.key == stat.key && self.btime == stat.attr.btime && self.kind == stat.kind()
+    }
+}
+
 /// What tells whether a file has changed.
 pub(super) type Version = (u64, Timestamp, Timestamp);
 
@@ -141,10 +149,8 @@ impl Nodes {
     /// # Errors
     /// ENFILE when the table is full.
     pub(super) fn remember(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Slot> {
-        let known = self.by_key.get(&stat.key).copied().filter(|slot| {
-            let node = self.get(*slot);
-            node.is_ok_and(|node| stat.is(&node.key, node.btime) && node.kind == stat.kind())
-        });
+        let known = self.by_key.get(&stat.key).copied();
+        let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is(stat)));
         let slot = match known {
             Some(slot) => slot,
             None if self.len() >= self.max => return Err(Errno::ENFILE),
@@ -180,6 +186,16 @@ impl Nodes {
         }
         self.by_key.insert(stat.key, slot);
         slot
+    }
+
+    /// The inode is gone: what looks the same from now on is another one.
+    pub(super) fn lost(&mut self, slot: Slot) {
+        let key = self.get(slot).map(|node| node.key);
+        if let Ok(key) = key
+            && self.by_key.get(&key) == Some(&slot)
+        {
+            self.by_key.remove(&key);
+        }
     }
 
     /// Takes lookups back.
@@ -323,5 +339,50 @@ impl Nodes {
             at = parent;
         }
         Err(Errno::ESTALE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A time of birth with the steps of the host's clock does not tell two inodes apart that follow one another.
+    #[test]
+    fn inode_of_another_kind_with_the_same_number_and_birth_is_another_one() {
+        let folder = Stat::of(rustix::fs::CWD).unwrap();
+        let mut nodes = Nodes::new(&folder, 9);
+        let mut file = folder;
+        file.key.ino = u64::MAX;
+        file.attr.mode = libc::S_IFREG | 0o600;
+        let slot = nodes.remember(&file, None).unwrap();
+        for kind in [
+            libc::S_IFCHR,
+            libc::S_IFBLK,
+            libc::S_IFIFO,
+            libc::S_IFSOCK,
+            libc::S_IFDIR,
+        ] {
+            let mut other = file;
+            other.attr.mode = kind | 0o600;
+            assert!(!nodes.get(slot).unwrap().is(&other), "{kind:o}");
+            assert_ne!(nodes.remember(&other, None), Ok(slot), "{kind:o}");
+        }
+        assert!(nodes.get(slot).unwrap().is(&file));
+    }
+
+    #[test]
+    fn lost_inode_is_not_found_by_its_number_again() {
+        let folder = Stat::of(rustix::fs::CWD).unwrap();
+        let mut nodes = Nodes::new(&folder, 9);
+        let mut file = folder;
+        file.key.ino = u64::MAX;
+        let slot = nodes.remember(&file, None).unwrap();
+        nodes.lost(slot);
+        let again = nodes.remember(&file, None).unwrap();
+        assert_ne!(again, slot);
+        // The end of the one does not take the other's entry.
+        nodes.forget(slot, 1);
+        assert!(nodes.take_unused().is_some_and(|(gone, _)| gone == slot));
+        assert_eq!(nodes.remember(&file, None), Ok(again));
     }
 }

@@ -105,8 +105,16 @@ impl Passthrough {
     }
 
     fn reopen(&mut self, slot: Slot) -> Result<(OwnedFd, Option<Stat>)> {
-        if let Some(fd) = self.reopen_by_handle(slot) {
-            return Ok((fd, None));
+        if self.nodes.get(slot)?.file_handle.is_some() {
+            match self.reopen_by_handle(slot) {
+                Ok(fd) => return Ok((fd, None)),
+                // The host has seen the inode go. What has its name now is something else, whatever it looks like.
+                Err(Errno::ESTALE) => {
+                    self.nodes.lost(slot);
+                    return Err(Errno::ESTALE);
+                }
+                Err(_) => {}
+            }
         }
         let mut path = std::mem::take(&mut self.path);
         let opened = self.reopen_by_path(slot, &mut path);
@@ -114,17 +122,15 @@ impl Passthrough {
         opened.map(|(fd, stat)| (fd, Some(stat)))
     }
 
-    fn reopen_by_handle(&mut self, slot: Slot) -> Option<OwnedFd> {
-        self.nodes.get(slot).ok()?.file_handle.as_ref()?;
-        let opened = self.opening(|this| {
+    fn reopen_by_handle(&mut self, slot: Slot) -> Result<OwnedFd> {
+        self.opening(|this| {
             let handle = this.nodes.get(slot).ok().and_then(|node| node.file_handle.as_ref());
             let (Some(handle), Some(mount)) = (handle, &this.handle_mount) else {
-                return Err(HostErrno::STALE);
+                return Err(HostErrno::OPNOTSUPP);
             };
             let opened = sys::open_by_handle(mount.as_fd(), handle, libc::O_PATH | libc::O_NOFOLLOW);
             opened.map_err(|error| HostErrno::from_io_error(&error).unwrap_or(HostErrno::IO))
-        });
-        opened.ok()
+        })
     }
 
     /// By the names that lead down from the nearest folder with a descriptor.
@@ -147,7 +153,7 @@ impl Passthrough {
         let fd = self.go_down(&fd, path)?;
         let node = self.nodes.get(slot)?;
         let stat = Stat::of(&fd)?;
-        if stat.is(&node.key, node.btime) {
+        if node.is(&stat) {
             Ok((fd, stat))
         } else {
             Err(Errno::ESTALE)
@@ -191,7 +197,7 @@ impl Passthrough {
             .and_then(|name| Stat::at(folder, name).ok());
         self.path = path;
         let node = self.nodes.get(slot).ok()?;
-        stat.filter(|stat| stat.is(&node.key, node.btime))
+        stat.filter(|stat| node.is(stat))
     }
 
     /// Opens the data of what a descriptor stands for. `fd` may be an O_PATH descriptor; it stands for a regular file

@@ -75,12 +75,6 @@ impl Stat {
     pub(super) fn kind(&self) -> FileKind {
         self.attr.kind()
     }
-
-    /// Whether this is the inode that was seen as `key`, born at `btime`. A file system that reuses inode numbers gives
-    /// the new inode another time of birth.
-    pub(super) fn is(&self, key: &Key, btime: Option<Timestamp>) -> bool {
-        self.key == *key && self.attr.btime == btime
-    }
 }
 
 fn has(statx: &Statx, flag: StatxFlags) -> bool {
