@@ -16,7 +16,7 @@ fn config() -> PassthroughConfig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, max_shrink_iters: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn passthrough_does_what_the_host_does(bytes in prop::collection::vec(any::<u8>(), 0..OP_LEN * 120)) {

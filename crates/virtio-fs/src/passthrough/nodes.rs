@@ -41,6 +41,9 @@ pub(super) struct Node {
     /// Nodes that were last seen in this folder.
     children: u32,
     place: Option<Place>,
+    /// A name of it was removed, perhaps the last. Then the host may give its number to a new inode, even within one step
+    /// of the clock, so that both have one time of birth.
+    unnamed: bool,
     pub(super) file_handle: Option<FileHandle>,
     pub(super) cached: Option<CachePlace>,
     /// The first of this node's open files.
@@ -55,6 +58,12 @@ impl Node {
     /// but its clock moves in steps: the kind, which decides what may be opened, is compared for itself.
     pub(super) fn is(&self, stat: &Stat) -> bool {
         self.key == stat.key && self.btime == stat.attr.btime && self.kind == stat.kind()
+    }
+
+    /// Whether `stat` is of this inode and cannot be of a new one with its number. An inode that is held is not gone.
+    fn is_surely(&self, stat: &Stat) -> bool {
+        let held = self.cached.is_some() || self.open.is_some();
+        self.is(stat) && (held || !self.unnamed)
     }
 }
 
@@ -150,7 +159,7 @@ impl Nodes {
     /// ENFILE when the table is full.
     pub(super) fn remember(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Slot> {
         let known = self.by_key.get(&stat.key).copied();
-        let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is(stat)));
+        let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is_surely(stat)));
         let slot = match known {
             Some(slot) => slot,
             None if self.len() >= self.max => return Err(Errno::ENFILE),
@@ -172,6 +181,7 @@ impl Nodes {
             lookups,
             children: 0,
             place: None,
+            unnamed: false,
             file_handle: None,
             cached: None,
             open: None,
@@ -299,6 +309,13 @@ impl Nodes {
     pub(super) fn unnamed(&mut self, parent: Slot, name: &[u8]) {
         if let Some(slot) = self.child(parent, name) {
             self.unset_place(slot);
+            self.mark_unnamed(slot);
+        }
+    }
+
+    fn mark_unnamed(&mut self, slot: Slot) {
+        if let Ok(node) = self.get_mut(slot) {
+            node.unnamed = true;
         }
     }
 
@@ -312,8 +329,10 @@ impl Nodes {
         if let Some(slot) = moved {
             self.set_place(slot, to.0, to.1);
         }
-        if let Some(slot) = replaced.filter(|_| exchange) {
-            self.set_place(slot, from.0, from.1);
+        match replaced {
+            Some(slot) if exchange => self.set_place(slot, from.0, from.1),
+            Some(slot) => self.mark_unnamed(slot),
+            None => {}
         }
     }
 
