@@ -1,7 +1,15 @@
 //! Where a guest's sockets may lead (TSI specification, 15).
 //!
-//! Without rules a guest reaches whatever the host reaches, except the host itself by its loopback or unspecified
-//! addresses, and what is link-local (which is where clouds serve a machine's credentials). Rules change that:
+//! Without rules a guest reaches whatever the host reaches, except
+//!
+//! - the host itself by its loopback or unspecified addresses;
+//! - what is link-local, which is where most clouds serve a machine's credentials;
+//! - multicast (`224.0.0.0/4`, `ff00::/8`), broadcast and reserved addresses (`240.0.0.0/4`), which lead to the host's
+//!   neighbours and to itself;
+//! - where a cloud serves a machine's credentials at another address: `fd00:ec2::254` (AWS), `100.100.100.200` (Alibaba)
+//!   and `168.63.129.16` (Azure) but for port 53, which is the name server of machines there.
+//!
+//! A host's own address on a network is not among these. Rules change that:
 //!
 //! 1. what a deny rule covers is denied;
 //! 2. else what an allow rule covers is allowed;
@@ -17,16 +25,22 @@ pub use rule::{Rule, RuleError};
 use crate::errno::Errno;
 use crate::wire::{SocketKind, SocketName};
 
-/// What is denied unless a rule allows it. The last is where one cloud serves credentials over IPv6.
-const BUILT_IN_DENIES: [&str; 8] = [
+/// What is denied unless a rule allows it.
+const BUILT_IN_DENIES: [&str; 14] = [
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
     "::/128",
     "::1/128",
     "fe80::/10",
     "fec0::/10",
+    "ff00::/8",
     "fd00:ec2::254/128",
+    "100.100.100.200/32",
+    "168.63.129.16/32:0-52",
+    "168.63.129.16/32:54-65535",
 ];
 
 /// Rules about destinations. Pure: the same question gets the same answer.
@@ -149,6 +163,7 @@ mod tests {
     fn policy_table() {
         let none = policy(&[], &[]);
         let one_port = policy(&["127.0.0.1:8080"], &[]);
+        let one_group = policy(&["224.0.0.251:5353", "ff02::fb", "100.100.100.200"], &[]);
         let deny_wins = policy(&["127.0.0.0/8"], &["127.0.0.1:22", "10.0.0.0/8"]);
         for (policy, to, allowed) in [
             (&none, "93.184.216.34:443", true),
@@ -162,6 +177,24 @@ mod tests {
             (&none, "[fe80::1]:80", false),
             (&none, "[fd00:ec2::254]:80", false),
             (&none, "[2606:4700::1]:80", true),
+            (&none, "100.100.100.200:80", false),
+            (&none, "100.100.100.201:80", true),
+            (&none, "168.63.129.16:80", false),
+            (&none, "168.63.129.16:32526", false),
+            (&none, "168.63.129.16:53", true),
+            (&none, "168.63.129.17:80", true),
+            (&none, "224.0.0.251:5353", false),
+            (&none, "239.255.255.250:1900", false),
+            (&none, "240.0.0.1:80", false),
+            (&none, "255.255.255.255:67", false),
+            (&none, "223.255.255.255:80", true),
+            (&none, "[ff02::fb]:5353", false),
+            (&none, "[ff05::1:3]:547", false),
+            (&none, "[::ffff:224.0.0.1]:80", false),
+            (&one_group, "224.0.0.251:5353", true),
+            (&one_group, "224.0.0.252:5355", false),
+            (&one_group, "[ff02::fb]:5353", true),
+            (&one_group, "100.100.100.200:80", true),
             (&none, "[::ffff:127.0.0.1]:80", false),
             (&none, "[::ffff:169.254.169.254]:80", false),
             (&none, "192.168.1.1:80", true),
