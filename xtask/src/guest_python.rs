@@ -32,6 +32,8 @@ pub(crate) fn add(root: &Path) -> Result<()> {
     for package in [format!("lib{version}-minimal"), format!("lib{version}-stdlib")] {
         copy_library(&unpack(&package, &unpacked)?.join(&modules), &root.join(&modules))?;
     }
+    // Its absence makes the interpreter complain that it cannot find its own modules in C.
+    fs::create_dir_all(root.join(&modules).join("lib-dynload"))?;
     leave_only_bytecode(root, &root.join(modules))
 }
 

@@ -15,6 +15,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -27,16 +28,21 @@ const REACH_LOOPBACK: [&str; 4] = ["--tsi-allow", "127.0.0.0/8", "--tsi-allow", 
 /// An address of the host that no network has (RFC 5737) and to which the guest has no route of its own.
 const OUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 
+/// For thousands of connections, each of which takes dozens of exits to an emulated host.
+const VERY_LONG: Duration = Duration::from_secs(600);
+
 pub(super) fn cases() -> Vec<Case> {
-    cases![LONG;
+    let mut cases = cases![VERY_LONG; tsi_crowds_of_the_guest];
+    // The longest first, so that it does not run alone at the end.
+    cases.extend(cases![LONG;
         tsi_tcp_of_the_guest,
         tsi_listeners_of_the_guest,
         tsi_datagrams_of_the_guest,
         tsi_unix_sockets_of_the_guest,
         tsi_policy_without_rules,
-        tsi_crowds_of_connections,
-        vsock_routes_without_tsi,
-    ]
+        tsi_absent_vsock_routes_of_the_guest,
+    ]);
+    cases
 }
 
 /// A peer at one port of both loopback addresses, for TCP and for UDP, and the port.
@@ -176,13 +182,13 @@ fn tsi_policy_without_rules(bed: &Bed) -> Result<()> {
     script::run(&script::guest(bed, &facts), &peer, include_str!("guest/deny.py"))
 }
 
-fn tsi_crowds_of_connections(bed: &Bed) -> Result<()> {
+fn tsi_crowds_of_the_guest(bed: &Bed) -> Result<()> {
     let (peer, port) = inet_peer()?;
     let guest = script::guest(bed, &[("port", port.to_string())]).with(REACH_LOOPBACK);
     script::run(&guest, &peer, include_str!("guest/crowd.py"))
 }
 
-fn vsock_routes_without_tsi(bed: &Bed) -> Result<()> {
+fn tsi_absent_vsock_routes_of_the_guest(bed: &Bed) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let peer = Arc::new(Peer::default());

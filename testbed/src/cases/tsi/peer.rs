@@ -271,3 +271,23 @@ pub(super) fn summary(stream: &mut impl Read, pause: Duration) -> Result<String>
         thread::sleep(pause);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_user_and_system_time_also_after_a_name_with_spaces() {
+        let stat = "7 (a (b) c) S 1 1 1 0 -1 4194304 9 0 0 0 31 11 0 0 20 0 3 0 100 0 0";
+        assert_eq!(ticks_of(stat).unwrap(), 42);
+        assert!(ticks_of("7 nothing").is_err());
+    }
+
+    #[test]
+    fn line_is_read_without_what_follows_it() {
+        let mut bytes = b"echo\nrest".as_slice();
+        assert_eq!(read_line(&mut bytes).unwrap(), "echo");
+        assert_eq!(bytes, b"rest");
+        assert!(read_line(&mut bytes).is_err());
+    }
+}

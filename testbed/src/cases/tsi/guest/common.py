@@ -4,11 +4,12 @@ import errno, hashlib, os, select, signal, socket, struct, sys, threading, time,
 HOST = dict(word.split("=", 1) for word in sys.argv[1:])
 LOOPBACK4, LOOPBACK6 = "127.0.0.1", "::1"
 # When a check counts as hung.
-PATIENCE = 60
+PATIENCE = 40
 CHECKS = []
 
 
 def check(function):
+    """A check, by its name. One that takes long says so by a `patience` of its own."""
     CHECKS.append(function)
     return function
 
@@ -17,7 +18,7 @@ def run_checks(end):
     signal.signal(signal.SIGALRM, hung)
     for function in CHECKS:
         name, start = function.__name__, time.monotonic()
-        signal.alarm(PATIENCE)
+        signal.alarm(getattr(function, "patience", PATIENCE))
         try:
             function()
             verdict, reason = "ok", ""
@@ -32,7 +33,7 @@ def run_checks(end):
 
 
 def hung(*_):
-    raise TimeoutError("not done after %d s" % PATIENCE)
+    raise TimeoutError("not done in time")
 
 
 def same(found, wanted, what="it"):
@@ -129,6 +130,8 @@ def echoes(connect):
         sent = background(stream.sendall, data)
         received = b""
         while len(received) < len(data):
+            # This kernel's recv(2) holds the lock of a TSI socket while it waits, so that the writer could not go on.
+            select.select([stream], [], [])
             piece = stream.recv(1 << 16)
             assert piece, "the connection ended after %d bytes" % len(received)
             received += piece

@@ -28,9 +28,17 @@ def connections_2000_in_sequence_leave_nothing_open():
     nothing_left()
 
 
+connections_2000_in_sequence_leave_nothing_open.patience = 300
+
+
 @check
 def connections_500_open_at_once_all_work_and_leave_nothing_open():
-    streams = [ask("echo") for _ in range(500)]
+    streams = []
+    for number in range(500):
+        try:
+            streams.append(ask("echo"))
+        except OSError as error:
+            raise AssertionError("connection %d failed: %s" % (number, error))
     for number, stream in enumerate(streams):
         stream.sendall(b"%d" % number)
     for number, stream in enumerate(streams):
@@ -38,6 +46,9 @@ def connections_500_open_at_once_all_work_and_leave_nothing_open():
         same(read_all(stream), b"%d" % number)
         stream.close()
     nothing_left()
+
+
+connections_500_open_at_once_all_work_and_leave_nothing_open.patience = 120
 
 
 @check
@@ -70,6 +81,9 @@ def worker_sleeps_while_100_busy_streams_are_not_read():
         assert stream.recv(1 << 16)
         stream.close()
     nothing_left()
+
+
+worker_sleeps_while_100_busy_streams_are_not_read.patience = 120
 
 
 @check

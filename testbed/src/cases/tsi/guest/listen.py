@@ -249,7 +249,7 @@ def accepted_connection_carries_2_mib_out():
 
 @check
 def python_http_server_is_reached_from_the_host():
-    program = [sys.executable, "-m", "http.server", "--directory", "/etc", str(REMAPPED)]
+    program = [sys.executable, "-ISBm", "http.server", "--directory", "/etc", str(REMAPPED)]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         said = ""
 

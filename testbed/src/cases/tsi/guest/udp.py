@@ -125,7 +125,8 @@ def udp_connected_to_what_the_policy_denies_is_eacces():
 
 @check
 def udp_within_the_guest_stays_there():
-    with datagrams() as server, datagrams() as client:
+    # Without time limits: this kernel's poll(2) makes a datagram socket the host's for good.
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
         server.bind((LOOPBACK4, 0))
         client.sendto(b"local", server.getsockname())
         data, address = server.recvfrom(100)
