@@ -13,6 +13,7 @@ use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 use virtio_fs::{MemoryFs, ReadOnly, Server};
 
 const EPERM: i32 = 1;
+const EACCES: i32 = 13;
 const EIO: i32 = 5;
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
@@ -199,6 +200,23 @@ fn a_file_swapped_for_another_is_not_taken_for_it() {
     let again = driver.lookup(ROOT, b"inside").unwrap();
     assert_ne!(again.node(), node);
     assert_eq!(again.attr().size(), 3);
+}
+
+/// 24: /proc and its like lead to the memory of the host's processes and to its kernel, through regular files.
+#[test]
+fn pseudo_file_systems_beneath_a_share_are_out_of_reach() {
+    for read_only in [true, false] {
+        let config = PassthroughConfig {
+            read_only,
+            ..PassthroughConfig::default()
+        };
+        let mut driver = share(std::path::Path::new("/"), config);
+        assert_eq!(driver.lookup(ROOT, b"proc").unwrap_err(), EACCES);
+        assert!(driver.create(ROOT, b"proc", 0o644, 0o2).is_err());
+        let listed = driver.list(ROOT, 8192).unwrap();
+        assert!(listed.contains(&"proc".to_string()), "the name is no secret");
+        assert!(driver.lookup(ROOT, b"etc").is_ok());
+    }
 }
 
 /// 24: inode numbers are used again, within one step of the clock that gives the time of birth. What was a regular file

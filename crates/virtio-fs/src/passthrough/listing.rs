@@ -7,7 +7,6 @@ use fuse_wire::Name;
 use rustix::fs::SeekFrom;
 
 use super::Passthrough;
-use super::stat::Stat;
 use crate::errno::{Errno, Result};
 use crate::{DirEntry, DirSink, FileKind, Handle, NodeId, sys};
 
@@ -162,7 +161,7 @@ impl Passthrough {
     fn found(&mut self, node: NodeId, name: Name<'_>) -> Option<crate::Entry> {
         let slot = self.nodes.slot(node).ok()?;
         let folder = self.fd_at(slot).ok()?;
-        let stat = Stat::at(folder, name.as_c_str()).ok()?;
+        let stat = self.look(slot, &folder, name).ok()?;
         self.entry(&stat, Some((slot, name.to_bytes()))).ok()
     }
 

@@ -12,6 +12,7 @@ mod data;
 mod fd_cache;
 mod listing;
 mod locks;
+mod mounts;
 mod names;
 mod nodes;
 mod open_files;

@@ -16,7 +16,7 @@ impl Passthrough {
     pub(super) fn lookup_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
-        let stat = Stat::at(&folder, name.as_c_str())?;
+        let stat = self.look(folder_slot, &folder, name)?;
         self.entry(&stat, Some((folder_slot, name.to_bytes())))
     }
 

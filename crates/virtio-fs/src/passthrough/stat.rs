@@ -16,6 +16,16 @@ pub(super) struct Key {
     pub(super) ino: u64,
 }
 
+impl Key {
+    /// Whether two inodes are on one mount. A kernel before 5.8 does not tell; there a device counts as a mount.
+    pub(super) fn is_on_mount_of(&self, other: &Self) -> bool {
+        match (self.mount, other.mount) {
+            (0, _) | (_, 0) => self.device == other.device,
+            (mount, of_other) => mount == of_other,
+        }
+    }
+}
+
 /// Attributes, and what identifies the inode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stat {
