@@ -64,7 +64,7 @@ impl UnixRoot {
         let dir = self.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(errno)?;
         let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
         let fd = socket(SocketType::STREAM)?;
-        remove_dead_socket(&dir, last, &addr)?;
+        remove_dead_socket(&dir, last)?;
         net::bind(&fd, &addr).map_err(errno)?;
         let place = Some(Place {
             dir: File::from(dir),
@@ -112,15 +112,21 @@ pub(super) fn connect_socket(fd: &OwnedFd, addr: &SocketAddrUnix) -> Result<(), 
     }
 }
 
-/// A socket that nobody listens on is removed; anything else stays and the bind fails on it.
-fn remove_dead_socket(dir: &OwnedFd, name: &OsStr, addr: &SocketAddrUnix) -> Result<(), Errno> {
-    let Ok(stat) = rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) else {
-        return Ok(());
+/// A socket that nobody listens on is removed; anything else stays and the bind fails on it. What has the name is held
+/// while it is looked at, for the guest may give the name to a link that leads elsewhere.
+fn remove_dead_socket(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inode = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(inode) => inode,
+        Err(OsErrno::NOENT) => return Ok(()),
+        Err(error) => return Err(errno(error)),
     };
+    let stat = rustix::fs::fstat(&inode).map_err(errno)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(Errno::EADDRINUSE);
     }
-    match net::connect(socket(SocketType::STREAM)?, addr) {
+    let addr = SocketAddrUnix::new(by_descriptor(&inode)).map_err(errno)?;
+    match net::connect(socket(SocketType::STREAM)?, &addr) {
         Err(OsErrno::CONNREFUSED) => rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty()).map_err(errno),
         _ => Err(Errno::EADDRINUSE),
     }
@@ -155,7 +161,7 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
     let dir = dir.map_err(errno)?;
     let addr = SocketAddrUnix::new(path).map_err(errno)?;
     let fd = socket(SocketType::STREAM)?;
-    remove_dead_socket(&dir, last, &addr)?;
+    remove_dead_socket(&dir, last)?;
     net::bind(&fd, &addr).map_err(errno)?;
     let place = Some(Place {
         dir: File::from(dir),
@@ -167,4 +173,48 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
         at: SocketName::Unix(UnixName::Path(path.as_os_str().as_bytes().into())),
         place,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    use super::*;
+
+    /// The name was looked at and then used: a guest that put a link there in between had the host connect to where
+    /// the link led.
+    #[test]
+    fn name_that_becomes_a_link_while_it_is_looked_at_leads_nowhere() {
+        let outside = tempfile::tempdir().unwrap();
+        let host = UnixListener::bind(outside.path().join("host")).unwrap();
+        host.set_nonblocking(true).unwrap();
+        let root = outside.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let [name, other] = ["name", "other"].map(|name| root.join(name));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = renameat_with(CWD, &name, CWD, &other, RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..2000 {
+                let _ = std::fs::remove_file(&name);
+                let _ = std::fs::remove_file(&other);
+                drop(UnixListener::bind(&name));
+                let _ = symlink("../host", &other);
+                let dir = OwnedFd::from(File::open(&root).unwrap());
+                for _ in 0..5 {
+                    let _ = remove_dead_socket(&dir, OsStr::new("name"));
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let reached = std::iter::from_fn(|| host.accept().ok()).count();
+        assert_eq!(reached, 0);
+    }
 }
