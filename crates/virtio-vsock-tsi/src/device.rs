@@ -20,6 +20,8 @@ pub struct Vsock {
     /// Between resets the worker has it.
     handler: Option<Handler<HostSockets>>,
     started: Instant,
+    /// The log has been told of a broken queue; a guest can break one after each reset.
+    said_broken: bool,
 }
 
 impl Vsock {
@@ -35,6 +37,7 @@ impl Vsock {
             stats: Arc::clone(handler.stats()),
             handler: Some(handler),
             started: Instant::now(),
+            said_broken: false,
         })
     }
 
@@ -84,10 +87,12 @@ impl VirtioDevice for Vsock {
             started: self.started,
             again: false,
             broken: false,
+            said_broken: self.said_broken,
         })
     }
 
     fn reset(&mut self, worker: VsockWorker) {
+        self.said_broken = worker.said_broken;
         let mut handler = worker.handler;
         handler.reset();
         self.handler = Some(handler);
@@ -105,6 +110,7 @@ pub struct VsockWorker {
     again: bool,
     /// A ring is broken; nothing moves until a reset.
     broken: bool,
+    said_broken: bool,
 }
 
 impl VsockWorker {
@@ -182,7 +188,9 @@ impl Worker for VsockWorker {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "vsock queue is broken, the driver must reset the device");
+                if !std::mem::replace(&mut self.said_broken, true) {
+                    tracing::warn!(%error, "vsock queue is broken, the driver must reset the device");
+                }
                 (self.broken, self.again) = (true, false);
                 self.handler.stop(&mut Adapter(poller));
                 self.interrupt.needs_reset();

@@ -8,11 +8,13 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{GuestStream, connect_body, create_body, device_ring, inet_config, sockaddr};
 use rustix::event::{Timespec, epoll};
 use test_guest::{VsockPacket, VsockPeer};
+use tracing::{Event, Metadata, Subscriber, span};
 use virtio_queue::{Queue, QueueT};
 use virtio_ring::Ring;
 use virtio_transport::{
@@ -300,4 +302,47 @@ fn broken_queue_with_an_open_stream_leaves_nothing_to_report_until_the_reset() {
         [(1, 80)],
         "who came meanwhile is served now"
     );
+}
+
+/// Counts what is said.
+struct Said(Arc<AtomicUsize>);
+
+impl Subscriber for Said {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// A guest that resets the device and breaks it again filled the host's log.
+#[test]
+fn queue_broken_again_after_each_reset_is_said_once() {
+    let said = Arc::new(AtomicUsize::new(0));
+    let mut vsock = device();
+    tracing::subscriber::with_default(Said(Arc::clone(&said)), || {
+        for _ in 0..10 {
+            let mut peer = VsockPeer::new();
+            let mut worker = vsock.activate(activation(&mut peer)).unwrap();
+            let mem = peer.guest().shared_mem();
+            peer.tx.set_avail_idx(&mem, 999);
+            worker.flush(&mut Registered::default());
+            vsock.reset(worker);
+        }
+    });
+    assert_eq!(said.load(Ordering::Relaxed), 1);
 }
