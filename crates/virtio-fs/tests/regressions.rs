@@ -721,6 +721,9 @@ fn attributes_of_the_host_are_out_of_reach() {
         "trusted.overlay.opaque",
         "security.selinux",
         "system.posix_acl_access",
+        // An overlay of the host that was mounted with `userxattr` obeys these.
+        "user.overlay.whiteout",
+        "user.overlay.redirect",
         "bogus",
     ] {
         assert_eq!(

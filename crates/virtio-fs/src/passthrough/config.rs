@@ -42,7 +42,7 @@ pub struct PassthroughConfig {
     /// The guest collects writes and sends them later. Sound only where nothing else writes to the share, so it takes
     /// [`CachePolicy::Always`] and counts for nothing with the others.
     pub writeback: bool,
-    /// Extended attributes: `user.*` and `security.capability`. Others stay on the host's side in any case.
+    /// Extended attributes: `user.*` (without `user.overlay.*`) and `security.capability`. Others stay on the host's side in any case.
     pub xattr: bool,
     /// The guest's root can make device nodes, if the process can. They mean nothing in the guest that it could not do
     /// anyway, but they are real ones for users of the host who reach the share.

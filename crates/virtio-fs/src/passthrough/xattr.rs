@@ -2,7 +2,7 @@
 //!
 //! `user.*` is the guest's own. `security.capability` goes with set-user-ID bits: who can set the one can set the other.
 //! Everything else means something to the host (its access control lists, its labels, its overlays) and does not exist
-//! here.
+//! here. That goes for `user.overlay.*` too: to an overlay mounted with `userxattr` those are whiteouts and redirects.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -22,7 +22,7 @@ const XATTR_SIZE_MAX: usize = 65_536;
 const XATTR_SIZE_USUAL: usize = 256;
 
 fn is_passed_on(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name == b"security.capability"
+    (name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")) || name == b"security.capability"
 }
 
 impl Passthrough {
