@@ -5,10 +5,11 @@ mod common;
 use std::fs;
 
 use common::message::{Body, Caller, op, request, u32_at, u64_at};
-use common::{Driver, ROOT, share};
+use common::{Driver, ROOT, mounted, share};
 use rustix::fs::FlockOperation;
 use test_guest::Buffer;
-use virtio_fs::passthrough::{LockPolicy, PassthroughConfig};
+use virtio_fs::ReadOnly;
+use virtio_fs::passthrough::{LockPolicy, Passthrough, PassthroughConfig};
 
 const F_RDLCK: u32 = 0;
 const F_WRLCK: u32 = 1;
@@ -18,6 +19,7 @@ const END: u64 = i64::MAX.cast_unsigned();
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 const EINVAL: i32 = 22;
+const EROFS: i32 = 30;
 const ENOSYS: i32 = 38;
 
 fn locking(folder: &std::path::Path) -> Driver {
@@ -217,4 +219,63 @@ fn locks_stay_in_the_guest_unless_asked_for() {
     assert_eq!(flags & (1 << 1 | 1 << 10), 0);
     let flags = u32_at(&locking(temp.path()).init(), 12);
     assert_eq!(flags & (1 << 1 | 1 << 10), 1 << 1 | 1 << 10);
+}
+
+/// An exclusive lock of a file that it may only read would let a guest stop the host's writers.
+#[test]
+fn read_only_shares_take_shared_locks_only() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("file"), b"host").unwrap();
+    let config = PassthroughConfig {
+        locks: LockPolicy::Host,
+        read_only: true,
+        ..PassthroughConfig::default()
+    };
+    let writable = PassthroughConfig {
+        read_only: false,
+        ..config.clone()
+    };
+    let wrapped = mounted(ReadOnly(Passthrough::new(temp.path(), writable).unwrap()));
+    let host = fs::File::open(temp.path().join("file")).unwrap();
+    for mut driver in [share(temp.path(), config), wrapped] {
+        let node = driver.lookup(ROOT, b"file").unwrap().node();
+        let (handle, _) = driver.open(node, 0).unwrap();
+        for flags in [0, FLOCK] {
+            let lock = |kind| arguments(handle, 9, (0, END), kind, flags);
+            for opcode in [op::SETLK, op::SETLKW] {
+                assert_eq!(driver.call(opcode, node, &lock(F_WRLCK)).unwrap_err(), EROFS);
+            }
+            rustix::fs::flock(&host, FlockOperation::NonBlockingLockShared).unwrap();
+            rustix::fs::flock(&host, FlockOperation::Unlock).unwrap();
+            driver.call(op::SETLK, node, &lock(F_RDLCK)).unwrap();
+            driver.call(op::GETLK, node, &lock(F_WRLCK)).map(drop).unwrap();
+            driver.call(op::SETLK, node, &lock(F_UNLCK)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn forgetting_a_file_drops_its_locks_and_no_others() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut one, mut two) = (locking(temp.path()), locking(temp.path()));
+    let names = [b"a", b"b", b"c"];
+    let mut files = [[(0, 0); 3]; 2];
+    for (driver, files) in [&mut one, &mut two].into_iter().zip(&mut files) {
+        for (name, file) in names.iter().zip(files) {
+            let (entry, handle) = driver.create(ROOT, *name, 0o644, 0o2).unwrap();
+            *file = (entry.node(), handle);
+        }
+    }
+    for (owner, file) in [
+        (u64::MAX, files[0][0]),
+        (0, files[0][1]),
+        (7, files[0][1]),
+        (0, files[0][2]),
+    ] {
+        setlk(&mut one, file, owner, (owner & 7, owner & 7), F_WRLCK).unwrap();
+    }
+    one.release(files[0][1].0, files[0][1].1);
+    one.forget(files[0][1].0, 1);
+    let free = files[1].map(|file| setlk(&mut two, file, 1, (0, END), F_WRLCK));
+    assert_eq!(free, [Err(EAGAIN), Ok(()), Err(EAGAIN)]);
 }

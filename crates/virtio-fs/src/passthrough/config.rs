@@ -28,7 +28,8 @@ pub enum LockPolicy {
     #[default]
     Guest,
     /// The host: locks hold between guests, and between guests and the host's processes. A guest's process that waits
-    /// for a lock over virtio cannot be killed until it has it, as the driver does not pass on interrupts.
+    /// for a lock over virtio cannot be killed until it has it, as the driver does not pass on interrupts. A read-only
+    /// share gives shared locks and answers EROFS to exclusive ones.
     Host,
 }
 

@@ -4,7 +4,7 @@
 //! to the host. So each owner gets an open file of its own for each file that it locks, and its locks are those of that
 //! open file (`F_OFD_SETLK`). `flock` locks belong to an open file of the guest, which is an open file here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -17,14 +17,15 @@ use crate::{FileKind, Handle, LockRange, NodeId, sys};
 /// The open files that locks belong to.
 #[derive(Debug)]
 pub(super) struct Locks {
-    owners: HashMap<(Slot, u64), OwnedFd>,
+    /// By node and owner, so that those of a node are side by side.
+    owners: BTreeMap<(Slot, u64), OwnedFd>,
     max: usize,
 }
 
 impl Locks {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            owners: HashMap::new(),
+            owners: BTreeMap::new(),
             max,
         }
     }
@@ -35,8 +36,9 @@ impl Locks {
 
     /// A node is gone, and its slot will be another's.
     pub(super) fn forget(&mut self, gone: Slot) {
-        if !self.owners.is_empty() {
-            self.owners.retain(|(slot, _), _| *slot != gone);
+        while let Some((owner, _)) = self.owners.range((gone, 0)..=(gone, u64::MAX)).next() {
+            let owner = *owner;
+            self.owners.remove(&owner);
         }
     }
 }

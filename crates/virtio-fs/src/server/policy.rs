@@ -24,6 +24,8 @@ pub(super) fn mutates(request: &Request<'_>) -> bool {
         | Request::Setupmapping(_)
         | Request::Tmpfile(_) => true,
         Request::Open(args) => opens_for_change(args.flags.get()),
+        // It would stop those who may write.
+        Request::Setlk(args) | Request::Setlkw(args) => args.lk.kind.get().cast_signed() == libc::F_WRLCK,
         Request::Lookup { .. }
         | Request::Forget(_)
         | Request::BatchForget(_)
@@ -43,8 +45,6 @@ pub(super) fn mutates(request: &Request<'_>) -> bool {
         | Request::Releasedir(_)
         | Request::Fsyncdir(_)
         | Request::Getlk(_)
-        | Request::Setlk(_)
-        | Request::Setlkw(_)
         | Request::Access(_)
         | Request::Interrupt { .. }
         | Request::Destroy
