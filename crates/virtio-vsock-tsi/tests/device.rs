@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{GuestStream, connect_body, create_body, device_ring, inet_config, sockaddr};
+use common::{GuestStream, Vm, connect_body, create_body, device_ring, inet_config, sockaddr};
 use rustix::event::{Timespec, epoll};
 use test_guest::{VsockPacket, VsockPeer};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -342,6 +342,25 @@ fn queue_broken_again_after_each_reset_is_said_once() {
             peer.tx.set_avail_idx(&mem, 999);
             worker.flush(&mut Registered::default());
             vsock.reset(worker);
+        }
+    });
+    assert_eq!(said.load(Ordering::Relaxed), 1);
+}
+
+/// Each connection was a line in the log while the event loop was full.
+#[test]
+fn event_loop_that_takes_no_more_sockets_is_said_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = Arc::new(AtomicUsize::new(0));
+    let mut vm = Vm::new(inet_config());
+    vm.watcher.refuse = true;
+    tracing::subscriber::with_default(Said(Arc::clone(&said)), || {
+        for _ in 0..10 {
+            let port = vm.fresh_port();
+            vm.create(port, 2, 1);
+            vm.connect(port, listener.local_addr().unwrap());
+            vm.settle();
+            vm.handler.reset();
         }
     });
     assert_eq!(said.load(Ordering::Relaxed), 1);

@@ -179,8 +179,8 @@ impl<B: Backend> Handler<B> {
                 continue;
             };
             if let Err(error) = endpoint.sync(watcher) {
-                tracing::warn!(%error, "event loop refused a socket");
                 let connecting = endpoint.connecting;
+                self.endpoints.refused(&error);
                 self.lost(now, id, connecting);
                 self.run_actions(now, watcher);
             }

@@ -118,6 +118,7 @@ impl Endpoint {
 pub(super) struct Endpoints {
     slots: Vec<Option<Endpoint>>,
     changed: Vec<ProxyId>,
+    said_refused: bool,
 }
 
 impl Endpoints {
@@ -178,6 +179,13 @@ impl Endpoints {
 
     pub(super) fn next_changed(&mut self) -> Option<ProxyId> {
         self.changed.pop()
+    }
+
+    /// The event loop takes no more. A guest can ask for any number of sockets, so the log is told once.
+    pub(super) fn refused(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.said_refused, true) {
+            tracing::warn!(%error, "event loop refused a socket");
+        }
     }
 
     pub(super) fn unwatch_all(&mut self, watcher: &mut dyn Watcher) {
