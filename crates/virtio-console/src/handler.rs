@@ -198,9 +198,9 @@ impl Handler {
         let Some(ControlQueues { from_driver, .. }) = &mut self.control_queues else {
             return Ok(());
         };
-        let mut budget = Budget::for_ring(from_driver.size());
+        let mut budget = Budget::for_ring(from_driver);
         loop {
-            if budget.is_spent() {
+            if budget.is_spent(from_driver) {
                 self.again = true;
                 return Ok(());
             }
@@ -231,9 +231,9 @@ impl Handler {
         let Some(ControlQueues { to_driver, .. }) = &mut self.control_queues else {
             return Ok(());
         };
-        let mut budget = Budget::for_ring(to_driver.size());
+        let mut budget = Budget::for_ring(to_driver);
         while let Some(due) = self.ports.control.due() {
-            if budget.is_spent() {
+            if budget.is_spent(to_driver) {
                 self.again = true;
                 return Ok(());
             }

@@ -57,9 +57,9 @@ impl Input {
         token: u32,
         context: &mut Context<'_, M>,
     ) -> Result<Moved, RingError> {
-        let mut budget = Budget::for_ring(rx.size());
+        let mut budget = Budget::for_ring(rx);
         while let Some(source) = &self.source {
-            if budget.is_spent() {
+            if budget.is_spent(rx) {
                 return Ok(Moved::Part);
             }
             if !rx.pop(context.mem, chain)? {

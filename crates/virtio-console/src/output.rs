@@ -54,9 +54,9 @@ impl OutputSide {
         token: u32,
         context: &mut Context<'_, M>,
     ) -> Result<Written, RingError> {
-        let mut budget = Budget::for_ring(tx.size());
+        let mut budget = Budget::for_ring(tx);
         loop {
-            if budget.is_spent() {
+            if budget.is_spent(tx) {
                 return Ok(Written::Part);
             }
             let Some(offset) = self.current else {

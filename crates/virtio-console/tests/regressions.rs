@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::eager::EagerDriver;
 use common::{
     Bench, DEVICE_READY, FROM_DRIVER, PORT_OPEN, PORT_READY, TO_DRIVER, message, pipe, pipe_port, read_now, rx_of,
     terminal_port, tx_of, write_all,
@@ -293,5 +294,28 @@ fn configurations_that_a_guest_could_not_use_are_refused() {
             Ports::new(vec![named(name)]).unwrap_err(),
             ConfigError::BadName { port: 0, .. }
         ));
+    }
+}
+
+/// A driver that adds a malformed chain as often as the device looks for one: each goes back at once, and none of them
+/// carries anything.
+#[test]
+fn endless_malformed_chains_do_not_keep_the_thread() {
+    const CHAINS: u32 = 20_000;
+    for queue in [rx_of(0), tx_of(0), TO_DRIVER, FROM_DRIVER] {
+        let (read, _write) = pipe();
+        let mut bench = Bench::new(vec![pipe_port("both", Some(read), None)]);
+        // Something to say on the control queue, which has no room yet.
+        bench.tell(0, DEVICE_READY, 1);
+        bench.tell(0, PORT_OPEN, 1);
+        let guest = bench.guest.clone();
+        let eager = EagerDriver::new(&guest, &bench.queues[queue], CHAINS);
+
+        bench.handler.notified(&eager, &mut bench.watched);
+
+        let taken = CHAINS - eager.left();
+        assert!((8..128).contains(&taken), "queue {queue}: {taken} chains in one call");
+        assert!(bench.handler.wants_again(), "queue {queue}");
+        assert!(!bench.handler.flush(&eager).needs_reset, "queue {queue}");
     }
 }

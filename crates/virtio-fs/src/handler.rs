@@ -130,14 +130,18 @@ impl Handler {
             return Ok((false, false));
         };
         let mut budget = ring.size();
+        let mut malformed = ring.malformed();
         let mut interrupt = false;
         ring.disable_notification(mem)?;
         loop {
             let handled = self.handle_batch(mem, queue, budget.min(BATCH))?;
-            budget = budget.saturating_sub(handled);
             let Some(ring) = self.rings.get_mut(queue) else {
                 return Ok((interrupt, false));
             };
+            // Chains that the ring itself gave back took time too.
+            let before = std::mem::replace(&mut malformed, ring.malformed());
+            let given_back = u16::try_from(malformed.saturating_sub(before)).unwrap_or(u16::MAX);
+            budget = budget.saturating_sub(handled).saturating_sub(given_back);
             interrupt |= ring.publish(mem)?;
             if budget == 0 {
                 return Ok((interrupt, true));

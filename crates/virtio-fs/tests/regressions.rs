@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use common::eager::EagerDriver;
 use common::message::{Body, Caller, op, request};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::Buffer;
@@ -794,4 +795,20 @@ fn tables_are_bounded_and_give_back() {
     assert_eq!(driver.lookup(ROOT, b"folder").unwrap_err(), ENFILE);
     driver.forget(last, 1);
     assert!(driver.lookup(ROOT, b"folder").is_ok());
+}
+
+/// A driver that adds a malformed chain as often as the device looks for one: each goes back at once, and none of them is
+/// a request.
+#[test]
+fn endless_malformed_chains_do_not_keep_the_thread() {
+    const CHAINS: u32 = 20_000;
+    for queue in 0..2 {
+        let (_scene, shared) = scene();
+        let mut driver = share(&shared, PassthroughConfig::default());
+        let eager = EagerDriver::new(&driver.guest, &driver.rings[queue], CHAINS);
+        let progress = driver.handler.process(&eager);
+        let taken = CHAINS - eager.left();
+        assert!((64..256).contains(&taken), "queue {queue}: {taken} chains in one call");
+        assert!(progress.more && !progress.needs_reset, "queue {queue}");
+    }
 }
