@@ -812,3 +812,21 @@ fn endless_malformed_chains_do_not_keep_the_thread() {
         assert!(progress.more && !progress.needs_reset, "queue {queue}");
     }
 }
+
+/// Found by fuzzing: a folder that was moved onto itself was taken for removed, and not followed when it moved on.
+#[test]
+fn a_name_moved_onto_itself_stays_known() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        cached_descriptors: 1,
+        ..PassthroughConfig::default()
+    };
+    let back_end = Passthrough::new(&shared, config).unwrap().without_file_handles();
+    let mut driver = mounted(back_end);
+    let node = driver.lookup(ROOT, b"folder").unwrap().node();
+    driver.rename((ROOT, b"folder"), (ROOT, b"folder"), 0).unwrap();
+    assert_eq!(driver.lookup(ROOT, b"folder").unwrap().node(), node);
+    driver.rename((ROOT, b"folder"), (ROOT, b"moved"), 0).unwrap();
+    assert!(driver.mkdir(node, b"inside", 0o755).is_ok());
+    assert!(shared.join("moved/inside").exists());
+}

@@ -323,6 +323,10 @@ impl Nodes {
     pub(super) fn moved(&mut self, from: (Slot, &[u8]), to: (Slot, &[u8]), exchange: bool) {
         let moved = self.child(from.0, from.1);
         let replaced = self.child(to.0, to.1);
+        if moved.is_some() && moved == replaced {
+            // A name that is moved onto itself stays where it is.
+            return;
+        }
         for slot in [moved, replaced].into_iter().flatten() {
             self.unset_place(slot);
         }
