@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::control::Event;
 use crate::input::{Context, Moved};
 use crate::output::Written;
-use crate::ports::{PortState, Ports};
+use crate::ports::{PortState, Ports, Warned};
 use crate::watch::{Direction, Watch};
 use crate::wire::{F_MULTIPORT, FromDriver, MESSAGE_LEN};
 use crate::{Size, Stats};
@@ -149,7 +149,7 @@ impl Handler {
         for ring in data.chain(control) {
             match ring.publish(mem) {
                 Ok(wanted) => used_ring |= wanted,
-                Err(error) => note(&mut self.broken, &error),
+                Err(error) => note(&mut self.broken, &mut self.ports.warned, &error),
             }
         }
         Signals {
@@ -190,7 +190,7 @@ impl Handler {
 
     fn take_messages<M: GuestMemoryBackend>(&mut self, mem: &M) {
         if let Err(error) = self.try_take_messages(mem) {
-            note(&mut self.broken, &error);
+            note(&mut self.broken, &mut self.ports.warned, &error);
         }
     }
 
@@ -217,13 +217,13 @@ impl Handler {
                 Err(_) => Event::Bad,
             };
             from_driver.push_used(mem, self.chain.head(), 0)?;
-            apply(event, &mut self.queues, &mut self.stats);
+            apply(event, &mut self.queues, &mut self.stats, &mut self.ports.warned);
         }
     }
 
     fn give_messages<M: GuestMemoryBackend>(&mut self, mem: &M) {
         if let Err(error) = self.try_give_messages(mem) {
-            note(&mut self.broken, &error);
+            note(&mut self.broken, &mut self.ports.warned, &error);
         }
     }
 
@@ -285,7 +285,7 @@ impl Handler {
             Ok(Moved::Ended) => self.ports.control.host_closed(index),
             Err(error) => {
                 port.input.stop_watching(watch);
-                note(&mut self.broken, &error);
+                note(&mut self.broken, &mut self.ports.warned, &error);
             }
         }
     }
@@ -308,7 +308,7 @@ impl Handler {
             }
             Ok(Written::Part) => self.again = true,
             Ok(Written::Blocked) => {}
-            Err(error) => note(&mut self.broken, &error),
+            Err(error) => note(&mut self.broken, &mut self.ports.warned, &error),
         }
     }
 
@@ -325,7 +325,7 @@ impl Handler {
     }
 }
 
-fn apply(event: Event, queues: &mut [PortQueues], stats: &mut Stats) {
+fn apply(event: Event, queues: &mut [PortQueues], stats: &mut Stats, warned: &mut Warned) {
     match event {
         Event::Nothing => {}
         Event::Opened { port } => {
@@ -341,7 +341,7 @@ fn apply(event: Event, queues: &mut [PortQueues], stats: &mut Stats) {
             }
         }
         Event::Bad => {
-            if stats.bad_control == 0 {
+            if !std::mem::replace(&mut warned.bad_control, true) {
                 tracing::warn!("the driver sent a bad control message; further ones are only counted");
             }
             stats.bad_control = stats.bad_control.saturating_add(1);
@@ -349,9 +349,10 @@ fn apply(event: Event, queues: &mut [PortQueues], stats: &mut Stats) {
     }
 }
 
-fn note(broken: &mut bool, error: &RingError) {
-    if !std::mem::replace(broken, true) {
-        tracing::warn!(%error, "the driver has broken a ring of the console");
+fn note(broken: &mut bool, warned: &mut Warned, error: &RingError) {
+    *broken = true;
+    if !std::mem::replace(&mut warned.broken_ring, true) {
+        tracing::warn!(%error, "the driver has broken a ring of the console; further ones are not reported");
     }
 }
 

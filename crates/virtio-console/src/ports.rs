@@ -23,6 +23,14 @@ pub struct Ports {
     queue_sizes: Vec<u16>,
     terminals: Arc<[TerminalSize]>,
     first_is_terminal: bool,
+    pub(crate) warned: Warned,
+}
+
+/// What the log was told of the driver: once, however often it starts again.
+#[derive(Default)]
+pub(crate) struct Warned {
+    pub(crate) bad_control: bool,
+    pub(crate) broken_ring: bool,
 }
 
 pub(crate) struct PortState {
@@ -44,6 +52,7 @@ impl Ports {
             queue_sizes: queue_sizes(&ports),
             first_is_terminal: ports.first().and_then(terminal_size).is_some(),
             terminals,
+            warned: Warned::default(),
             states: ports.into_iter().map(PortState::new).collect(),
         })
     }

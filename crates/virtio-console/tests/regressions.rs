@@ -5,7 +5,7 @@ mod common;
 use common::eager::EagerDriver;
 use common::{
     Bench, DEVICE_READY, FROM_DRIVER, PORT_OPEN, PORT_READY, TO_DRIVER, message, pipe, pipe_port, read_now, rx_of,
-    terminal_port, tx_of, write_all,
+    terminal_port, tx_of, warnings, write_all,
 };
 use test_guest::{Buffer, Descriptor, descriptor_flags};
 use virtio_console::{ConfigError, F_MULTIPORT, Port, Ports, TerminalSize};
@@ -318,4 +318,19 @@ fn endless_malformed_chains_do_not_keep_the_thread() {
         assert!(bench.handler.wants_again(), "queue {queue}");
         assert!(!bench.handler.flush(&eager).needs_reset, "queue {queue}");
     }
+}
+
+/// A guest that resets the device over and over must not fill the host's log.
+#[test]
+fn guest_that_starts_again_and_again_is_complained_about_once() {
+    let written = warnings::lines("virtio_console", || {
+        let mut bench = Bench::new(three_ports());
+        for _ in 0..50 {
+            bench.tell(9, PORT_OPEN, 1);
+            bench.queues[tx_of(0)].set_avail_idx(bench.guest.mem(), 500);
+            assert!(bench.kick().needs_reset);
+            bench = Bench::with_ports(bench.handler.into_ports(), F_MULTIPORT, test_guest::Guest::new(1 << 20));
+        }
+    });
+    assert_eq!(written, 2, "one line for messages, one for rings");
 }

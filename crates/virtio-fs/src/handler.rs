@@ -118,7 +118,7 @@ impl Handler {
                 progress.more |= more;
             }
             Err(error) => {
-                tracing::warn!(queue, %error, "virtio-fs queue stopped");
+                self.server.queue_broken(queue, &error);
                 progress.needs_reset = true;
             }
         }

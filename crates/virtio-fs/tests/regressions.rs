@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use common::eager::EagerDriver;
 use common::message::{Body, Caller, op, request};
-use common::{Driver, ROOT, is_root, mounted, share, snapshot};
+use common::{Driver, ROOT, is_root, mounted, share, snapshot, warnings};
 use test_guest::Buffer;
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 use virtio_fs::{MemoryFs, ReadOnly, Server};
@@ -829,4 +829,21 @@ fn a_name_moved_onto_itself_stays_known() {
     driver.rename((ROOT, b"folder"), (ROOT, b"moved"), 0).unwrap();
     assert!(driver.mkdir(node, b"inside", 0o755).is_ok());
     assert!(shared.join("moved/inside").exists());
+}
+
+/// A guest that resets the device over and over must not fill the host's log.
+#[test]
+fn a_guest_that_starts_again_and_again_is_complained_about_once() {
+    let written = warnings::lines("virtio_fs", || {
+        let (_scene, shared) = scene();
+        let mut driver = share(&shared, PassthroughConfig::default());
+        for _ in 0..50 {
+            assert_eq!(driver.call(op::LOOKUP, ROOT, b"no end").unwrap_err(), EINVAL);
+            driver.rings[1].set_avail_idx(driver.guest.mem(), 500);
+            assert!(driver.handler.process(driver.guest.mem()).needs_reset);
+            driver = Driver::new(driver.handler.into_server());
+            driver.init();
+        }
+    });
+    assert_eq!(written, 2, "one line for messages, one for queues");
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod eager;
+pub(crate) mod warnings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

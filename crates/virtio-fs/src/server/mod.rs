@@ -5,6 +5,7 @@ mod listing;
 mod policy;
 
 use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
+use virtio_ring::RingError;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::errno::{Errno, Result};
@@ -58,6 +59,8 @@ pub struct ServerStats {
     pub unknown: u64,
     /// Those that a read-only file system refused.
     pub read_only: u64,
+    /// Virtqueues that the driver broke.
+    pub broken_queues: u64,
 }
 
 /// A FUSE server for one mount.
@@ -257,6 +260,14 @@ impl Server {
         }
         self.stats.malformed = self.stats.malformed.wrapping_add(1);
         errno
+    }
+
+    /// Counted here and not with the queues: they come anew with each reset, and the log is to hear of this once.
+    pub(crate) fn queue_broken(&mut self, queue: usize, error: &RingError) {
+        if self.stats.broken_queues == 0 {
+            tracing::warn!(queue, %error, "virtio-fs queue stopped; further ones are only counted");
+        }
+        self.stats.broken_queues = self.stats.broken_queues.wrapping_add(1);
     }
 
     fn read(&mut self, node: NodeId, args: &fuse_wire::ReadIn, exchange: &mut dyn Exchange) -> Result<Payload> {

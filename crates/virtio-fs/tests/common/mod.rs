@@ -6,6 +6,7 @@ pub(crate) mod kernel;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod tree;
+pub(crate) mod warnings;
 
 use std::path::Path;
 
