@@ -27,6 +27,7 @@ pub struct KvmHost<W> {
     name: String,
     gsi: u32,
     notify: IoEventAddress,
+    irq: Option<Arc<EventFd>>,
     running: Option<Running<W>>,
     kick: Kick,
     on_panic: Arc<dyn Fn() + Send + Sync>,
@@ -47,6 +48,7 @@ impl<W: Worker + 'static> KvmHost<W> {
             name,
             gsi,
             notify,
+            irq: None,
             running: None,
             kick: Kick::default(),
             on_panic: Arc::new(|| {}),
@@ -120,10 +122,10 @@ impl<W: Worker + 'static> KvmHost<W> {
 
 impl<W: Worker + 'static> Host<W> for KvmHost<W> {
     fn connect_interrupt(&mut self) -> io::Result<Box<dyn Trigger>> {
-        Ok(Box::new(IrqLine {
-            vm: Arc::clone(&self.vm),
-            gsi: self.gsi,
-        }))
+        let irq = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        self.vm.register_irqfd(&irq, self.gsi)?;
+        self.irq = Some(Arc::clone(&irq));
+        Ok(Box::new(IrqFd(irq)))
     }
 
     fn start(&mut self, worker: W) -> Result<(), (W, io::Error)> {
@@ -139,6 +141,11 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
 
     fn stop(&mut self) -> Option<W> {
         self.kick.set(None);
+        if let Some(irq) = self.irq.take()
+            && let Err(error) = self.vm.unregister_irqfd(&irq, self.gsi)
+        {
+            tracing::warn!(device = self.name, %error, "cannot disconnect the interrupt");
+        }
         let Running { thread, kick, stop } = self.running.take()?;
         self.disconnect(&kick);
         stop.store(true, Ordering::Release);
@@ -186,18 +193,11 @@ fn wake(kick: &EventFd) {
     let _ = kick.write(1);
 }
 
-/// Not an irqfd: KVM gives one that leads to a pin of an interrupt controller to a kernel thread, and the switch to that
-/// thread costs more than two system calls here.
-struct IrqLine {
-    vm: Arc<VmFd>,
-    gsi: u32,
-}
+struct IrqFd(Arc<EventFd>);
 
-impl Trigger for IrqLine {
-    /// An edge.
+impl Trigger for IrqFd {
     fn trigger(&self) -> io::Result<()> {
-        self.vm.set_irq_line(self.gsi, true)?;
-        Ok(self.vm.set_irq_line(self.gsi, false)?)
+        self.0.write(1)
     }
 }
 
