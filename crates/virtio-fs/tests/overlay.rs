@@ -2,14 +2,17 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use common::message::{Body, op, u32_at, u64_at};
 use common::{Driver, ROOT, mounted};
 use virtio_fs::MemoryFs;
 use virtio_fs::overlay::{GuestReport, Overlay, OverlayError, VirtualEntry};
+use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 
 const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const EXDEV: i32 = 18;
@@ -140,6 +143,17 @@ fn a_folder_of_the_host_takes_the_place_of_a_virtual_one() {
     assert_eq!(driver.list(mnt, 4096).unwrap(), [".", "..", "real", "data"]);
     driver.mkdir(mnt, b"data", 0o711).unwrap();
     assert_eq!(driver.lookup(mnt, b"data").unwrap().attr().mode() & 0o777, 0o711);
+}
+
+/// A guest may start from the host's own root. Its `/proc` is out of reach, and the guest mounts one of its own there.
+#[test]
+fn a_mount_point_over_a_pseudo_file_system_of_the_host_is_an_empty_folder() {
+    let host = Passthrough::new(Path::new("/"), PassthroughConfig::default()).unwrap();
+    let mut driver = mounted(Overlay::new(host, entries()).unwrap());
+    let proc = driver.lookup(ROOT, b"proc").unwrap().node();
+    assert_eq!(driver.lookup(proc, b"self").unwrap_err(), ENOENT);
+    let listed = driver.list(ROOT, 16384).unwrap();
+    assert_eq!(listed.iter().filter(|name| *name == "proc").count(), 1);
 }
 
 /// Listings come in parts of any size, and each name comes once.

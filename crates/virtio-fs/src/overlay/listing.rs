@@ -147,6 +147,8 @@ impl<F: FileSystem> Overlay<F> {
                 Ok(true)
             }
             Err(Errno::ENOENT) => Ok(false),
+            // It is there, and listed by its name, though nothing of it can be reached.
+            Err(Errno::EACCES) => Ok(true),
             Err(errno) => Err(errno),
         }
     }

@@ -119,7 +119,8 @@ impl<F: FileSystem> Overlay<F> {
                 self.looked_up(&entry, child);
                 Ok(entry)
             }
-            Err(Errno::ENOENT) => self.tree.entry(child).ok_or(Errno::ENOENT),
+            // A pseudo file system of the host is out of reach; the guest mounts its own there.
+            Err(Errno::ENOENT | Errno::EACCES) => self.tree.entry(child).ok_or(Errno::ENOENT),
             Err(errno) => Err(errno),
         }
     }
