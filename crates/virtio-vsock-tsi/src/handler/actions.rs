@@ -7,8 +7,8 @@ use rustix::net::{self, RecvFlags, Shutdown, sockopt};
 use vsock_proto::wire::{Family, SocketName};
 use vsock_proto::{Action, Errno, ProxyId};
 
+use super::Handler;
 use super::endpoint::{Body, Endpoint};
-use super::{Handler, SCRATCH_LEN};
 use crate::backend::{Backend, Connection, HostStream, UNNAMED, errno, from_any};
 use crate::watch::Watcher;
 
@@ -203,12 +203,14 @@ pub(super) fn abort_on_close(fd: &OwnedFd) {
     let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
 }
 
-/// Throws away what a peer has sent.
-pub(super) fn discard(fd: &OwnedFd, scratch: &mut [u8]) {
-    for _ in 0..MAX_DISCARD / SCRATCH_LEN {
+/// Throws away what a peer has sent, as far as it is there. Returns how many bytes that were.
+pub(super) fn discard(fd: &OwnedFd, scratch: &mut [u8]) -> usize {
+    let mut discarded = 0;
+    while discarded < MAX_DISCARD {
         match net::recv(fd.as_fd(), &mut *scratch, RecvFlags::DONTWAIT) {
-            Ok((len, _)) if len == scratch.len() => {}
+            Ok((len, _)) if len > 0 => discarded += len,
             _ => break,
         }
     }
+    discarded
 }

@@ -17,6 +17,13 @@ use super::{Handler, MAX_ROUNDS, Queues};
 use crate::backend::Backend;
 use crate::watch::{Interest, Watcher};
 
+/// How long peers that go on sending are listened to at the most, and how long a silence tells that they have stopped.
+const LINGER: Duration = Duration::from_secs(1);
+const QUIET: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
 impl<B: Backend> Handler<B> {
     /// The driver has stopped for good: delivers to the host what it had sent, as far as the host takes it within
     /// `patience`. Only [`reset`](Handler::reset) may follow.
@@ -42,11 +49,22 @@ impl<B: Backend> Handler<B> {
         taken
     }
 
-    /// A socket that is closed with bytes unread resets its connection, and what was sent on it is lost with that.
+    /// A socket that is closed with bytes unread, or that gets some afterwards, resets its connection, and what was sent on
+    /// it is lost with that. A peer that was not listened to has more on the way, so it gets a moment to bring it.
     fn forget_input(&mut self) {
-        for fd in self.endpoints.flushed_sockets() {
-            discard(fd, Self::scratch(&mut self.scratch));
-        }
+        let end = Instant::now() + LINGER;
+        while self.discard_all() > 0 && Instant::now() < end && self.more_is_coming() {}
+    }
+
+    fn discard_all(&mut self) -> usize {
+        let scratch = Self::scratch(&mut self.scratch);
+        self.endpoints.flushed_sockets().map(|fd| discard(fd, scratch)).sum()
+    }
+
+    fn more_is_coming(&self) -> bool {
+        let sockets = self.endpoints.flushed_sockets();
+        let mut fds: Vec<_> = sockets.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        poll(&mut fds, Some(&QUIET)).is_ok_and(|ready| ready > 0)
     }
 
     fn take_the_last<M: GuestMemoryBackend>(
