@@ -23,6 +23,8 @@ use self::peer::Peer;
 use super::{Case, LONG, cases};
 use crate::bed::Bed;
 
+/// Broadcast and multicast are denied by default; allowed, the host itself has no route for TCP to them.
+const UNROUTABLE: [&str; 4] = ["--tsi-allow", "255.255.255.255", "--tsi-allow", "224.0.0.0/4"];
 /// Lets a guest reach this host's loopback addresses, where the peer is.
 const REACH_LOOPBACK: [&str; 4] = ["--tsi-allow", "127.0.0.0/8", "--tsi-allow", "::1"];
 /// An address of the host that no network has (RFC 5737) and to which the guest has no route of its own.
@@ -78,6 +80,7 @@ fn tsi_tcp_of_the_guest(bed: &Bed) -> Result<()> {
     let facts = [("port", port.to_string()), ("denied", forbidden.port().to_string())];
     let guest = script::guest(bed, &facts)
         .with(REACH_LOOPBACK)
+        .with(UNROUTABLE)
         .with(["--tsi-deny", &forbidden.to_string()]);
     script::run(&guest, &peer, include_str!("guest/tcp.py"))
 }
