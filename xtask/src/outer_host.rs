@@ -40,6 +40,13 @@ pub(crate) struct OuterHost {
     busybox: PathBuf,
 }
 
+/// The emulated processor. On `max` a guest, or the outer kernel itself, is now and then lost to a triple or double fault
+/// under QEMU 7.2; on this one none has been.
+const PROCESSOR: &str = "EPYC,+svm,+npt";
+
+/// How often the machine is booted when its kernel dies.
+const BOOTS: usize = 2;
+
 impl OuterHost {
     /// Fetches what it consists of.
     pub(crate) fn prepare() -> Result<Self> {
@@ -71,29 +78,31 @@ impl OuterHost {
         self.boot(&archive, Clock::Host, |line| println!("{line}"))
     }
 
-    /// Boots the machine with an archive, and gives each line that its program prints to `tell`.
-    pub(crate) fn boot(&self, archive: &Archive, clock: Clock, tell: impl FnMut(&str)) -> Result<()> {
+    /// Boots the machine with an archive, and gives each line that its program prints to `tell`. When the machine's own
+    /// kernel dies under the emulation, it is booted once more.
+    pub(crate) fn boot(&self, archive: &Archive, clock: Clock, mut tell: impl FnMut(&str)) -> Result<()> {
         let image = paths::testbed().join("outer-host.cpio");
         archive.write(&image)?;
         let kernel_log = paths::testbed().join("outer-kernel.log");
-        let mut qemu = self.start(&image, &kernel_log, clock)?;
-        let status = follow(&mut qemu, tell);
-        let _ = qemu.kill();
-        let _ = qemu.wait();
-        match status? {
-            Some(0) => Ok(()),
-            Some(status) => bail!("the program in the outer host ended with status {status}"),
-            None => bail!(
-                "the outer host ended early; its kernel said last:\n{}",
-                tail(&kernel_log)
-            ),
+        for _ in 0..BOOTS {
+            let mut qemu = self.start(&image, &kernel_log, clock)?;
+            let status = follow(&mut qemu, &mut tell);
+            let _ = qemu.kill();
+            let _ = qemu.wait();
+            match status? {
+                Some(0) => return Ok(()),
+                Some(status) => bail!("the program in the outer host ended with status {status}"),
+                None => tell("again: the outer host ended early"),
+            }
         }
+        let said = tail(&kernel_log);
+        bail!("the outer host ended early {BOOTS} times; its kernel said last:\n{said}")
     }
 
     fn start(&self, image: &Path, kernel_log: &Path, clock: Clock) -> Result<Child> {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(clock.options());
-        qemu.args(["-cpu", "max", "-m", &MEMORY_MIB.to_string()]);
+        qemu.args(["-cpu", PROCESSOR, "-m", &MEMORY_MIB.to_string()]);
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]);
         qemu.arg("-serial")
             .arg(format!("file:{}", kernel_log.display()))
