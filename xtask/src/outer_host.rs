@@ -147,8 +147,8 @@ impl Clock {
     fn options(self) -> &'static [&'static str] {
         match self {
             // With a thread for each processor, a guest or the outer kernel itself is now and then lost to a triple or
-            // double fault on an idle machine (QEMU 7.2, on `max` and on EPYC): one thread serves them in turn.
-            Self::Host => &["-accel", "tcg,thread=single", "-smp", "2"],
+            // double fault on an idle machine (QEMU 7.2, on `max` and on EPYC): so it has one.
+            Self::Host => &["-accel", "tcg", "-smp", "1"],
             Self::Instructions => &[
                 "-accel",
                 "tcg,thread=single",
