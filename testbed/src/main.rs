@@ -38,15 +38,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the cases, each in a process of its own
-    Run {
+    /// Lists the cases, those first that may take longest
+    List {
         /// Only those whose name contains this
         #[arg(default_value = "")]
         part: String,
-        /// How many at a time
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
     },
+    /// Runs the cases whose names come from standard input, each in a process of its own
+    Serve,
     /// Runs one case in this process
     Case {
         /// Its whole name
@@ -62,13 +61,16 @@ const FAILURE: &str = "failure: ";
 const CHECK: &str = "check: ";
 
 fn main() -> ExitCode {
-    run(Arguments::parse()).unwrap_or_else(|error| {
-        println!("{FAILURE}{error:#}");
-        ExitCode::FAILURE
-    })
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{FAILURE}{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode> {
+fn run(arguments: Arguments) -> Result<()> {
     let Arguments {
         tessera,
         kernel,
@@ -77,8 +79,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     } = arguments;
     let bed = Bed { tessera, kernel, root };
     match command {
-        Command::Run { part, jobs } => runner::run(&bed, &part, jobs),
-        Command::Case { name } => runner::run_one(&bed, &name).map(|()| ExitCode::SUCCESS),
-        Command::Demo => demo::run(&bed).map(|()| ExitCode::SUCCESS),
+        Command::List { part } => runner::list(&part),
+        Command::Serve => runner::serve(&bed),
+        Command::Case { name } => runner::run_one(&bed, &name),
+        Command::Demo => demo::run(&bed),
     }
 }

@@ -1,11 +1,12 @@
 //! Runs cases, each as a process group of its own that is ended at the case's deadline.
 
+use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,29 +22,37 @@ const LOST_GUEST: [&str; 2] = ["has shut down with a triple fault", "TripleFault
 /// How often at the most.
 const MOST_REPEATS: usize = 3;
 
-/// Runs the cases whose name contains `part`, `jobs` at a time; fails when one fails or there is none.
-pub(crate) fn run(bed: &Bed, part: &str, jobs: usize) -> Result<ExitCode> {
-    let waiting = Mutex::new(cases::all().into_iter().filter(|case| case.name.contains(part)));
-    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
-    let failures = AtomicUsize::new(0);
-    let passes = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while let Some(case) = next() {
-                    let count = if passed(bed, &case) { &passes } else { &failures };
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+/// What is said when the next name can be taken, and after the report of a case.
+const READY: &str = "ready for a case";
+const PASSED: &str = "the case passed";
+const FAILED: &str = "the case failed";
+/// What is said in between, so that an emulated machine that has died is told from a case that takes long.
+const ALIVE: &str = "alive";
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Prints the names that contain `part`, so that whoever deals them out has the longest first.
+pub(crate) fn list(part: &str) -> Result<()> {
+    let mut cases = cases::all();
+    cases.retain(|case| case.name.contains(part));
+    cases.sort_by_key(|case| Reverse(case.deadline));
+    cases.iter().for_each(|case| println!("{}", case.name));
+    Ok(())
+}
+
+/// Runs the cases that standard input names.
+pub(crate) fn serve(bed: &Bed) -> Result<()> {
+    println!("{READY}");
+    thread::spawn(|| {
+        loop {
+            thread::sleep(HEARTBEAT);
+            println!("{ALIVE}");
         }
     });
-    let (passed, failed) = (passes.into_inner(), failures.into_inner());
-    println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 && passed > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    for name in io::stdin().lines() {
+        let passed = passed(bed, &named(name?.trim())?);
+        println!("{}", if passed { PASSED } else { FAILED });
+    }
+    Ok(())
 }
 
 /// Runs a case and prints its line, and all that it said when it failed.
@@ -90,11 +99,14 @@ fn verdict(bed: &Bed, case: &Case) -> Result<(Verdict, String)> {
 
 /// Runs one case here; what it does is told on standard output.
 pub(crate) fn run_one(bed: &Bed, name: &str) -> Result<()> {
-    let case = cases::all()
-        .into_iter()
+    (named(name)?.check)(bed)
+}
+
+fn named(name: &str) -> Result<Case> {
+    let mut cases = cases::all().into_iter();
+    cases
         .find(|case| case.name == name)
-        .with_context(|| format!("there is no case {name}"))?;
-    (case.check)(bed)
+        .with_context(|| format!("there is no case {name}"))
 }
 
 enum Verdict {
@@ -138,7 +150,7 @@ fn run_apart(bed: &Bed, case: &Case, transcript: &File) -> Result<Verdict> {
 
 fn wait(mut child: Child, deadline: Duration) -> Result<Verdict> {
     let (sender, ended) = mpsc::channel();
-    std::thread::spawn(move || sender.send(child.wait()));
+    thread::spawn(move || sender.send(child.wait()));
     match ended.recv_timeout(deadline) {
         Ok(status) => Ok(Verdict::Ended(status?)),
         Err(_) => Ok(Verdict::TooLate(deadline)),

@@ -10,5 +10,5 @@ pub(crate) fn run() -> Result<()> {
     if bed.is_nested() {
         eprintln!("==> starting the emulated machine; the guest's first words come after some 10 s");
     }
-    bed.run(&["demo"])
+    bed.demo()
 }

@@ -6,12 +6,14 @@
 
 mod archive;
 mod bench;
+mod cases;
 mod debian;
 mod demo;
 mod fuzz;
 mod guest_kernel;
 mod guest_python;
 mod guest_root;
+mod lines;
 mod outer_host;
 mod paths;
 mod setup;

@@ -5,15 +5,14 @@
 //! sees.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::archive::Archive;
+use crate::lines::Lines;
 use crate::setup::Parts;
 use crate::{debian, guest_root, paths};
 
@@ -28,9 +27,9 @@ const MODULES: [&str; 6] = [
     "drivers/net/tun",
 ];
 /// Room for a guest of 4 GiB.
-const MEMORY_MIB: u32 = 6144;
-/// Longer than any good run; a run that hangs ends here.
-const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub(crate) const MEMORY_MIB: u64 = 6144;
+/// How long it may say nothing.
+const PATIENCE: Duration = Duration::from_secs(12 * 60);
 const STATUS_LINE: &str = "outer host: status ";
 
 /// An emulated machine that can be started.
@@ -42,9 +41,6 @@ pub(crate) struct OuterHost {
 
 /// The emulated processor.
 const PROCESSOR: &str = "EPYC,+svm,+npt";
-
-/// How often the machine is booted when its kernel dies.
-const BOOTS: usize = 2;
 
 impl OuterHost {
     /// Fetches what it consists of.
@@ -64,52 +60,53 @@ impl OuterHost {
         })
     }
 
-    /// Boots the machine, runs the test bed's program in it, and passes on what that prints.
-    pub(crate) fn run(&self, parts: &Parts, arguments: &[&str]) -> Result<()> {
-        let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
+    /// An image of the machine in which the test bed's program is run with these arguments.
+    pub(crate) fn image(&self, parts: &Parts, arguments: &str) -> Result<PathBuf> {
         let guest_cases = "/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root /bed/root";
-        let mut archive = self.archive(&format!("{guest_cases} {}", arguments.join(" ")))?;
+        let mut archive = self.archive(&format!("{guest_cases} {arguments}"))?;
         for (program, name) in [(&parts.tessera, "tessera"), (&parts.guest_cases, "guest-cases")] {
             add_program(&mut archive, program, name)?;
         }
         archive.copy(&parts.kernel, "bed/kernel")?;
         archive.copy_tree(&parts.root, Path::new("bed/root"))?;
-        self.boot(&archive, Clock::Host, |line| println!("{line}"))
+        written(&archive)
     }
 
-    /// Boots the machine with an archive, and gives each line that its program prints to `tell`. When the machine's own
-    /// kernel dies under the emulation, it is booted once more.
-    pub(crate) fn boot(&self, archive: &Archive, clock: Clock, mut tell: impl FnMut(&str)) -> Result<()> {
-        let image = paths::testbed().join("outer-host.cpio");
-        archive.write(&image)?;
-        let kernel_log = paths::testbed().join("outer-kernel.log");
-        for _ in 0..BOOTS {
-            let mut qemu = self.start(&image, &kernel_log, clock)?;
-            let status = follow(&mut qemu, &mut tell);
-            let _ = qemu.kill();
-            let _ = qemu.wait();
-            match status? {
-                Some(0) => return Ok(()),
-                Some(status) => bail!("the program in the outer host ended with status {status}"),
-                None => tell("again: the outer host ended early"),
-            }
+    /// Boots the machine with an archive, and gives each line that its program prints to `tell`.
+    pub(crate) fn boot(&self, archive: &Archive, clock: Clock, tell: impl FnMut(&str)) -> Result<()> {
+        self.boot_image(&written(archive)?, clock, tell)
+    }
+
+    /// The same with an image.
+    pub(crate) fn boot_image(&self, image: &Path, clock: Clock, mut tell: impl FnMut(&str)) -> Result<()> {
+        let mut qemu = self.start(image, "0", clock)?;
+        let lines = Lines::of(qemu.stdout.take().context("qemu has an output")?);
+        let status = follow(&lines, &mut tell);
+        let _ = qemu.kill();
+        let _ = qemu.wait();
+        match status? {
+            Some(0) => Ok(()),
+            Some(status) => bail!("the program in the outer host ended with status {status}"),
+            None => bail!(
+                "the outer host ended early; its kernel said last:\n{}",
+                tail(&kernel_log("0"))
+            ),
         }
-        let said = tail(&kernel_log);
-        bail!("the outer host ended early {BOOTS} times; its kernel said last:\n{said}")
     }
 
-    fn start(&self, image: &Path, kernel_log: &Path, clock: Clock) -> Result<Child> {
+    /// Starts the machine; what its program reads and writes goes through pipes. `name` tells its log from others'.
+    pub(crate) fn start(&self, image: &Path, name: &str, clock: Clock) -> Result<Child> {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(clock.options());
         qemu.args(["-cpu", PROCESSOR, "-m", &MEMORY_MIB.to_string()]);
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]);
         qemu.arg("-serial")
-            .arg(format!("file:{}", kernel_log.display()))
+            .arg(format!("file:{}", kernel_log(name).display()))
             .args(["-serial", "stdio"]);
         qemu.arg("-kernel").arg(&self.vmlinuz).arg("-initrd").arg(image);
         qemu.args(["-append", "console=ttyS0 panic=-1"]);
-        let stderr = File::create(paths::testbed().join("qemu.log"))?;
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let stderr = File::create(paths::testbed().join(format!("qemu-{name}.log")))?;
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         qemu.spawn().context("cannot start qemu-system-x86_64")
     }
 
@@ -146,8 +143,8 @@ pub(crate) enum Clock {
 impl Clock {
     fn options(self) -> &'static [&'static str] {
         match self {
-            // With a thread for each processor, a guest or the outer kernel itself is now and then lost to a triple or
-            // double fault on an idle machine (QEMU 7.2, on `max` and on EPYC): so it has one.
+            // One processor: with a thread for each of several, a guest or the outer kernel itself is now and then lost
+            // to a triple or double fault on an idle machine (QEMU 7.2, on `max` and on EPYC).
             Self::Host => &["-accel", "tcg", "-smp", "1"],
             Self::Instructions => &[
                 "-accel",
@@ -171,32 +168,24 @@ pub(crate) fn add_program(archive: &mut Archive, program: &Path, name: &str) -> 
 }
 
 /// Passes on the lines of the outer host until it says how its program ended.
-fn follow(qemu: &mut Child, mut tell: impl FnMut(&str)) -> Result<Option<i32>> {
-    let output = BufReader::new(qemu.stdout.take().context("qemu has an output")?);
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in output.split(b'\n').map_while(Result::ok) {
-            if sender
-                .send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())
-                .is_err()
-            {
-                return;
-            }
-        }
-    });
-    let end = Instant::now() + TIME_LIMIT;
-    loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(line) => match line.strip_prefix(STATUS_LINE) {
-                Some(status) => return Ok(Some(status.parse().context("the outer host said no status")?)),
-                None => tell(&line),
-            },
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("the outer host was not done after {} s", TIME_LIMIT.as_secs())
-            }
+fn follow(lines: &Lines, tell: &mut impl FnMut(&str)) -> Result<Option<i32>> {
+    while let Some(line) = lines.next_within(PATIENCE)? {
+        match line.strip_prefix(STATUS_LINE) {
+            Some(status) => return Ok(Some(status.parse().context("the outer host said no status")?)),
+            None => tell(&line),
         }
     }
+    Ok(None)
+}
+
+fn written(archive: &Archive) -> Result<PathBuf> {
+    let image = paths::testbed().join("outer-host.cpio");
+    archive.write(&image)?;
+    Ok(image)
+}
+
+fn kernel_log(name: &str) -> PathBuf {
+    paths::testbed().join(format!("outer-kernel-{name}.log"))
 }
 
 /// Debug information triples what has to be unpacked by an emulated processor.
@@ -218,10 +207,6 @@ fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
                 .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
         })
         .with_context(|| format!("nothing called {prefix}* in {}", folder.display()))
-}
-
-fn quoted(argument: &str) -> String {
-    format!("'{}'", argument.replace('\'', r"'\''"))
 }
 
 fn tail(file: &Path) -> String {

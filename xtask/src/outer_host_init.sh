@@ -8,8 +8,8 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs -o mode=1777 tmp /tmp
-stty -F /dev/ttyS1 -opost
-exec </dev/null >/dev/ttyS1 2>&1
+stty -F /dev/ttyS1 -opost -echo
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
 for module in @MODULES@; do
     insmod "/modules/$module.ko"
 done

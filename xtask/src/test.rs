@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::step::{cargo, shown, step};
-use crate::{fuzz, setup};
+use crate::{cases, fuzz, setup};
 
 const FUZZ_SECONDS: u64 = 10;
 
@@ -83,11 +83,7 @@ fn unit() -> Result<()> {
 }
 
 fn guest(case: Option<&str>) -> Result<()> {
-    let bed = setup::prepare()?;
-    match case {
-        Some(part) => bed.run(&["run", part]),
-        None => bed.run(&["run"]),
-    }
+    cases::run(&setup::prepare()?, case.unwrap_or_default())
 }
 
 fn docs() -> Result<()> {

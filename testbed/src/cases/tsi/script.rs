@@ -50,11 +50,11 @@ pub(super) fn run(guest: &Guest<'_>, peer: &Arc<Peer>, script: &str) -> Result<(
         println!("{line}");
         done |= line == END;
         let failure = line.strip_prefix(CHECK).and_then(|check| check.strip_prefix("FAILED "));
-        failed.extend(failure.map(|check| check.split(':').next().unwrap_or(check).to_owned()));
+        failed.extend(failure.map(str::to_owned));
     }
     let status = tessera.wait()?;
     println!("stderr: {}\n{status}", said.join().unwrap_or_default());
-    ensure!(failed.is_empty(), "failed checks: {}", failed.join(", "));
+    ensure!(failed.is_empty(), "failed checks: {}", failed.join("; "));
     ensure!(done, "the script did not reach its end");
     ensure!(status.success(), "tessera ended with {status}");
     Ok(())
