@@ -15,13 +15,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::bed::Bed;
 use crate::cases::{self, Case};
 
-/// Signs of a triple fault, in the words of the program and of the library. A boot in some dozens ends so on the emulated
-/// processor, before the guest has run a program; not understood. Such a case is run again, and a line says so.
-const LOST_GUEST: [&str; 2] = ["has shut down with a triple fault", "TripleFault"];
-
-/// How often at the most.
-const MOST_REPEATS: usize = 3;
-
 /// What is said when the next name can be taken, and after the report of a case.
 const READY: &str = "ready for a case";
 const PASSED: &str = "the case passed";
@@ -58,14 +51,7 @@ pub(crate) fn serve(bed: &Bed) -> Result<()> {
 /// Runs a case and prints its line, and all that it said when it failed.
 fn passed(bed: &Bed, case: &Case) -> bool {
     let start = Instant::now();
-    let (mut failure, mut said) = outcome(bed, case);
-    for _ in 0..MOST_REPEATS {
-        if failure.is_none() || !LOST_GUEST.iter().any(|sign| said.contains(sign)) {
-            break;
-        }
-        println!("again {}: the guest was lost to a triple fault", case.name);
-        (failure, said) = outcome(bed, case);
-    }
+    let (failure, said) = outcome(bed, case);
     let seconds = start.elapsed().as_secs_f64();
     let mut report = match &failure {
         None => format!("ok {} ({seconds:.1} s)\n", case.name),
