@@ -62,6 +62,34 @@ fn guest_reaches_a_socket_of_the_host_by_its_port() {
     vm.open_stream(port, 52);
 }
 
+/// The time to linger was that of the whole rest, not of a standstill.
+#[test]
+fn slow_host_gets_what_the_guest_sent_last_however_long_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut vm = Vm::new(routes(vec![Route::Connect { port: 52, path }]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 52);
+    let (mut host, _) = listener.accept().unwrap();
+    let data = pattern(1 << 20);
+    let sent = vm.send_until_the_host_is_full(port, &data);
+    vm.shutdown(port, 3);
+    vm.settle();
+
+    let mut got = Vec::new();
+    while !vm.stream(port).is_reset() && got.len() < sent {
+        let mut part = [0; 80 << 10];
+        let len = host.read(&mut part).unwrap();
+        got.extend(&part[..len]);
+        vm.settle();
+        vm.now += Duration::from_secs(3);
+        vm.settle();
+    }
+    host.read_to_end(&mut got).unwrap();
+    assert!(got == data[..sent], "{} bytes of {sent}", got.len());
+}
+
 #[test]
 fn ports_without_a_route_or_with_nobody_behind_it_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -70,7 +70,7 @@ fn upload_larger_than_every_window_arrives_whole() {
 fn upload_to_a_host_that_does_not_read_stops_at_the_window_and_goes_on() {
     let (mut vm, port, mut host) = connected();
     let data = pattern(16 << 20);
-    let sent = send_until_the_host_is_full(&mut vm, port, &data);
+    let sent = vm.send_until_the_host_is_full(port, &data);
     assert!(sent < data.len(), "the host's buffers cannot be that large");
     assert_eq!(vm.peer.tx_in_flight(), 0, "transmit buffers never wait");
 
@@ -263,6 +263,84 @@ fn shutdown_with_pending_bytes_flushes_then_resets() {
     assert!(got == total);
 }
 
+/// What a host reads that was slow to begin with: all, then the end.
+fn read_all(vm: &mut Vm, host: &mut TcpStream) -> Vec<u8> {
+    host.set_nonblocking(true).unwrap();
+    let (mut got, mut buf) = (Vec::new(), vec![0; 65536]);
+    vm.wait("the end of what the guest sent", |_| {
+        loop {
+            match host.read(&mut buf) {
+                Ok(0) => return Some(()),
+                Ok(len) => got.extend(&buf[..len]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("after {} bytes: {error}", got.len()),
+            }
+        }
+    });
+    got
+}
+
+/// Linux waits for the answer to its close for 8 seconds and then resets. The host's client saw a reset instead of the
+/// last bytes.
+#[test]
+fn what_the_guest_sent_last_arrives_though_its_kernel_gave_up_waiting() {
+    let (mut vm, port, mut host) = connected();
+    let data = pattern(16 << 20);
+    let sent = vm.send_until_the_host_is_full(port, &data);
+    vm.close(port);
+    vm.settle();
+    vm.now += Duration::from_secs(8);
+    let reset = vm.stream(port).packet(3);
+    vm.send(&reset);
+    vm.settle();
+    vm.streams.clear();
+
+    assert!(read_all(&mut vm, &mut host) == data[..sent]);
+    assert!(vm.strays.is_empty(), "RST is not answered");
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+}
+
+#[test]
+fn what_the_guest_sent_last_arrives_though_its_port_is_used_again() {
+    let (mut vm, port, mut host) = connected();
+    let data = pattern(16 << 20);
+    let sent = vm.send_until_the_host_is_full(port, &data);
+    vm.close(port);
+    vm.settle();
+    vm.streams.clear();
+    let listener = listener();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0);
+    vm.open_stream(port, 620);
+    let (mut other, _) = listener.accept().unwrap();
+
+    vm.write(port, b"another");
+    assert!(read_all(&mut vm, &mut host) == data[..sent]);
+    vm.close(port);
+    vm.wait_reset(port);
+    assert_eq!(read_all(&mut vm, &mut other), b"another");
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+}
+
+/// The host saw an orderly end, as if it had everything.
+#[test]
+fn reset_of_the_device_with_bytes_left_is_a_reset_to_the_host() {
+    let (mut vm, port, mut host) = connected();
+    let sent = vm.send_until_the_host_is_full(port, &pattern(16 << 20));
+    vm.reset();
+
+    let (mut got, mut buf) = (0, vec![0; 65536]);
+    let end = loop {
+        match host.read(&mut buf) {
+            Ok(0) => break None,
+            Ok(len) => got += len,
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert!(got < sent);
+    assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset));
+}
+
 #[test]
 fn host_that_resets_is_told_to_the_guest_by_rst() {
     let (mut vm, port, host) = connected();
@@ -401,29 +479,11 @@ fn busy_hosts_and_a_paused_guest_let_the_event_loop_sleep() {
     }
 }
 
-/// Sends until the host's socket and our buffer are full and the guest's kernel has no credit left. Returns how much.
-fn send_until_the_host_is_full(vm: &mut Vm, port: u32, data: &[u8]) -> usize {
-    let mut sent = 0;
-    let mut idle = 0;
-    while idle < 20 {
-        idle += 1;
-        let room = vm.stream(port).room().min(65536).min(data.len() - sent);
-        if room > 0 && vm.peer.can_send() {
-            let packet = vm.stream(port).data_packet(&data[sent..sent + room]);
-            vm.peer.send(&packet);
-            sent += room;
-            idle = 0;
-        }
-        vm.turn();
-    }
-    sent
-}
-
 #[test]
 fn what_the_guest_sent_last_arrives_when_the_machine_ends() {
     let (mut vm, port, mut host) = connected();
     let data = pattern(16 << 20);
-    let sent = send_until_the_host_is_full(&mut vm, port, &data);
+    let sent = vm.send_until_the_host_is_full(port, &data);
     // Still in the ring when the machine ends.
     let last = vm.stream(port).data_packet(b"last words");
     vm.peer.send(&last);
@@ -469,7 +529,7 @@ fn what_the_guest_sent_last_arrives_though_it_left_bytes_unread() {
 #[test]
 fn end_of_the_machine_does_not_wait_for_a_host_that_never_reads() {
     let (mut vm, port, host) = connected();
-    send_until_the_host_is_full(&mut vm, port, &pattern(16 << 20));
+    vm.send_until_the_host_is_full(port, &pattern(16 << 20));
 
     let now = vm.now;
     let mem = vm.peer.guest().shared_mem();

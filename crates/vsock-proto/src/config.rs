@@ -114,7 +114,7 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a guest may take to accept a connection of the host.
     pub response_timeout: Duration,
-    /// How long a stream that the guest closed may take to pass its last bytes on.
+    /// How long the host may take none of the last bytes of a stream that the guest closed.
     pub linger: Duration,
 }
 

@@ -152,6 +152,10 @@ impl RxWindow {
     pub(crate) fn buf_alloc(&self) -> u32 {
         self.buf_alloc
     }
+
+    pub(crate) fn fwd_cnt(&self) -> u32 {
+        self.fwd_cnt.0
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ pub(crate) struct Stream {
     host_told: Shutdown,
     host_done: Shutdown,
     released: bool,
+    /// The guest's kernel knows it no more.
+    orphan: bool,
+    /// What the host had taken when that was last looked at.
+    taken: u32,
     credit_requested: bool,
 }
 
@@ -75,6 +79,8 @@ impl Stream {
             host_told: Shutdown::empty(),
             host_done: Shutdown::empty(),
             released: false,
+            orphan: false,
+            taken: 0,
             credit_requested: false,
         }
     }
@@ -143,6 +149,18 @@ impl Stream {
         self.released = true;
     }
 
+    /// The guest's kernel has forgotten it: nothing more is said, and what it had sent is passed on.
+    pub(crate) fn orphan(&mut self) {
+        self.orphan = true;
+        self.guest_done = Shutdown::all();
+    }
+
+    /// Whether the host has taken anything since this was last asked.
+    pub(crate) fn has_progressed(&mut self) -> bool {
+        let taken = self.window.fwd_cnt();
+        std::mem::replace(&mut self.taken, taken) != taken
+    }
+
     /// What is to be done with the host socket, one step a call.
     pub(crate) fn host_step(&mut self) -> Option<HostStep> {
         let flushed = self.window.unflushed() == 0;
@@ -193,12 +211,12 @@ impl Stream {
     }
 
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.orphan && !self.pending.is_empty()
     }
 
     /// What to say next: operation and flags.
     pub(crate) fn take_pending(&mut self) -> Option<(Op, Shutdown)> {
-        let next = self.pending.iter().next()?;
+        let next = self.pending.iter().next().filter(|_| !self.orphan)?;
         self.pending -= next;
         let op = match next {
             Pending::REQUEST => Op::Request,

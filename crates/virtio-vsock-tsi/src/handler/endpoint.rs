@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use vsock_proto::ProxyId;
 use vsock_proto::wire::SocketName;
 
+use super::actions::abort_on_close;
 use super::backlog::Backlog;
 use crate::backend::{Connection, HostStream, Listener};
 use crate::watch::{Interest, Watcher};
@@ -194,7 +195,18 @@ impl Endpoints {
         }
     }
 
+    /// Closes all. A host that was to get more sees a reset, for an orderly end would say that it has everything.
     pub(super) fn clear(&mut self) {
+        let unflushed = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|endpoint| !endpoint.backlog.is_empty());
+        for endpoint in unflushed {
+            if let Body::Stream(HostStream::Socket(fd)) = &endpoint.body {
+                abort_on_close(fd);
+            }
+        }
         self.slots.clear();
         self.changed.clear();
     }

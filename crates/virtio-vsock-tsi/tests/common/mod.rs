@@ -388,6 +388,24 @@ impl Vm {
         });
     }
 
+    /// Sends until the host's socket and our buffer are full and the guest's kernel has no credit left. Returns how much.
+    pub fn send_until_the_host_is_full(&mut self, port: u32, data: &[u8]) -> usize {
+        let mut sent = 0;
+        let mut idle = 0;
+        while idle < 20 {
+            idle += 1;
+            let room = self.stream(port).room().min(65536).min(data.len() - sent);
+            if room > 0 && self.peer.can_send() {
+                let packet = self.stream(port).data_packet(&data[sent..sent + room]);
+                self.peer.send(&packet);
+                sent += room;
+                idle = 0;
+            }
+            self.turn();
+        }
+        sent
+    }
+
     /// `read(2)` until there are `len` bytes.
     #[track_caller]
     pub fn read(&mut self, port: u32, len: usize) -> Vec<u8> {

@@ -93,7 +93,9 @@ impl Muxer {
         self.tombstones.retain(|(of, _)| *of != key);
         if let Some(old) = self.table.find(kind, key) {
             // Its RELEASE got lost, or never was.
-            self.drop_proxy(old, true);
+            if !self.orphan(old) {
+                self.drop_proxy(old, true);
+            }
         }
         let proxy = Muxer::new_proxy(key, kind, Origin::Tsi(family), state);
         if self.table.insert(proxy).is_none() {
@@ -389,8 +391,7 @@ impl Muxer {
         match &mut proxy.state {
             State::Stream(stream) if stream.is_open() => {
                 stream.release();
-                let linger = self.config.limits.linger;
-                self.set_timeout(id, now, linger);
+                self.linger(id, now);
                 self.settle(id);
             }
             // The guest closes it after its RST.

@@ -275,6 +275,9 @@ impl Muxer {
 
     /// Ends a stream: its host socket is to be closed, and the guest gets a RST.
     fn reset_stream(&mut self, id: ProxyId, abort: bool) {
+        if self.table.is_orphan(id) {
+            return self.drop_proxy(id, abort);
+        }
         self.before_end(id, Some(Errno::ECONNRESET));
         let Some(proxy) = self.table.get_mut(id) else { return };
         let had_socket = !matches!(proxy.state, State::Idle | State::Closed);
@@ -297,6 +300,27 @@ impl Muxer {
         {
             self.actions.push_back(Action::Close { id, abort });
         }
+    }
+
+    /// The guest's kernel has forgotten a socket. If its program had closed it before, what it sent is still passed on,
+    /// as by the kernel of any machine, and the key is free for another socket. False if there is nothing to pass on.
+    fn orphan(&mut self, id: ProxyId) -> bool {
+        let unflushed = |stream: &&mut Stream| stream.is_closing() && stream.window.unflushed() > 0;
+        let Some(stream) = self.stream_mut(id).filter(unflushed) else {
+            return false;
+        };
+        stream.orphan();
+        self.table.orphan(id);
+        true
+    }
+
+    /// A stream that the guest has closed ends when its last bytes are passed on, or none of them for a while.
+    fn linger(&mut self, id: ProxyId, now: Duration) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.has_progressed();
+        }
+        let linger = self.config.limits.linger;
+        self.set_timeout(id, now, linger);
     }
 
     /// Settles what others expect from a proxy that ends: who waits for a CONNECT is told `why`, or nothing if it is

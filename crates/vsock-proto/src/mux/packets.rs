@@ -181,7 +181,7 @@ impl Muxer {
             }
             (State::Stream(stream), Op::Request) if stream.is_closing() => {
                 let key = proxy.key;
-                self.drop_proxy(id, true);
+                self.guest_reset(id);
                 self.packet_for_nobody(now, key, header)
             }
             (State::Connecting(_) | State::AwaitRequest, _) | (State::Stream(_), Op::Request) => {
@@ -193,7 +193,11 @@ impl Muxer {
         }
     }
 
+    /// Linux resets a socket by itself when the answer to its close takes longer than 8 seconds.
     fn guest_reset(&mut self, id: ProxyId) {
+        if self.orphan(id) {
+            return;
+        }
         let unflushed = match self.table.get(id).map(|proxy| &proxy.state) {
             Some(State::Stream(stream)) => !stream.is_open() || stream.window.unflushed() > 0,
             _ => false,
@@ -245,8 +249,7 @@ impl Muxer {
             Step::Nothing => {}
         }
         if starts_closing {
-            let linger = self.config.limits.linger;
-            self.set_timeout(id, now, linger);
+            self.linger(id, now);
         }
         self.settle(id);
         Received::Nothing

@@ -35,6 +35,8 @@ pub(crate) struct Table {
     free: Vec<u16>,
     streams: BTreeMap<Key, ProxyId>,
     datagrams: BTreeMap<Key, ProxyId>,
+    /// Proxies that nobody can name by their key any more.
+    orphans: BTreeSet<ProxyId>,
     urgent: VecDeque<u16>,
     data: VecDeque<u16>,
     deadlines: BTreeSet<(Duration, ProxyId)>,
@@ -49,6 +51,7 @@ impl Table {
             free: Vec::new(),
             streams: BTreeMap::new(),
             datagrams: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             urgent: VecDeque::new(),
             data: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -58,7 +61,7 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.streams.len() + self.datagrams.len()
+        self.streams.len() + self.datagrams.len() + self.orphans.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -105,7 +108,9 @@ impl Table {
         let proxy = slot.proxy.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(u16::try_from(id.slot()).ok()?);
-        self.keys(proxy.kind).remove(&proxy.key);
+        if !self.orphans.remove(&id) {
+            self.keys(proxy.kind).remove(&proxy.key);
+        }
         if let Some(at) = proxy.deadline {
             self.deadlines.remove(&(at, id));
         }
@@ -131,7 +136,22 @@ impl Table {
     }
 
     pub(crate) fn ids(&self) -> Vec<ProxyId> {
-        self.streams.values().chain(self.datagrams.values()).copied().collect()
+        let named = self.streams.values().chain(self.datagrams.values());
+        named.chain(&self.orphans).copied().collect()
+    }
+
+    /// Frees a proxy's key for another one.
+    pub(crate) fn orphan(&mut self, id: ProxyId) {
+        let Some((kind, key)) = self.get(id).map(|proxy| (proxy.kind, proxy.key)) else {
+            return;
+        };
+        if self.orphans.insert(id) {
+            self.keys(kind).remove(&key);
+        }
+    }
+
+    pub(crate) fn is_orphan(&self, id: ProxyId) -> bool {
+        self.orphans.contains(&id)
     }
 
     /// Puts a proxy at the end of a queue, unless it waits there already.

@@ -15,17 +15,24 @@ impl Muxer {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(id) = self.table.take_expired(now) {
-            self.expired(id);
+            self.expired(now, id);
         }
     }
 
-    fn expired(&mut self, id: ProxyId) {
-        match self.table.get(id).map(|proxy| &proxy.state) {
+    fn expired(&mut self, now: Duration, id: ProxyId) {
+        match self.table.get_mut(id).map(|proxy| &mut proxy.state) {
             // The program gave up, or its kernel never came back.
             Some(State::AwaitRequest) => self.drop_proxy(id, false),
             // Nobody accepts in the guest; a late RESPONSE finds nobody and is reset.
             Some(State::Stream(stream)) if !stream.is_open() => self.drop_proxy(id, true),
-            Some(State::Stream(_)) => self.reset_stream(id, true),
+            Some(State::Stream(stream)) => {
+                // Slow is not stuck.
+                if stream.has_progressed() {
+                    self.linger(id, now);
+                } else {
+                    self.reset_stream(id, true);
+                }
+            }
             _ => {}
         }
     }

@@ -40,6 +40,8 @@ struct HostEnd {
     connecting: bool,
     listening: bool,
     buffered: u64,
+    /// It broke, so that what it did not take is nobody's fault.
+    broken: bool,
 }
 
 pub(crate) struct World<'a> {
@@ -157,6 +159,9 @@ impl World<'_> {
             buf_alloc,
             fwd_cnt,
         };
+        if matches!(op, Op::Request | Op::Rst) {
+            self.forget_host_ends(key);
+        }
         self.note_guest_packet(key, &header, honest, consumed);
         if let Received::Stream { id, len } = self.mux.receive(self.now, &header, len, &[]) {
             let talk = &self.guest[&key];
@@ -169,6 +174,17 @@ impl World<'_> {
             let taken = u64::from(self.choose(3)) * end_half(len);
             self.flush(id, taken);
         }
+    }
+
+    /// The guest uses the key for something else; what is still to be passed on for an earlier stream has no say in it.
+    fn forget_host_ends(&mut self, (guest_port, host_port): (u32, u32)) {
+        let key = Some(Key { guest_port, host_port });
+        let mux = &self.mux;
+        let open = self
+            .host
+            .iter_mut()
+            .filter(|(id, end)| end.key == key && mux.is_open(**id));
+        open.for_each(|(_, end)| end.key = None);
     }
 
     fn note_guest_packet(&mut self, key: (u32, u32), header: &Header, honest: bool, consumed: u64) {
@@ -225,6 +241,9 @@ impl World<'_> {
         {
             // The guest gave the socket up; nobody there waits for an answer.
             talk.given_up = true;
+        }
+        if to == port::CREATE {
+            self.forget_host_ends((svm_port, port::RENDEZVOUS));
         }
         let reply_port = 9000 + u32::from(self.choose(200));
         self.datagram(reply_port, to, &body);
@@ -337,6 +356,9 @@ impl World<'_> {
                 "more packets than Linux takes"
             );
         }
+        if end == StreamRead::Failed {
+            self.host.get_mut(&id).expect("there").broken = true;
+        }
         self.mux.stream_read(id, end);
     }
 
@@ -376,7 +398,8 @@ impl World<'_> {
         let id = ids[usize::from(self.choose(255)) % ids.len()];
         match self.choose(8) {
             0 => {
-                self.host.get_mut(&id).expect("there").buffered = 0;
+                let end = self.host.get_mut(&id).expect("there");
+                (end.buffered, end.broken) = (0, true);
                 self.mux.write_failed(id);
             }
             1..=3 => {
@@ -454,15 +477,21 @@ impl World<'_> {
                     self.mux.connected(self.now, id, Ok(()));
                 }
                 Action::QueryName { id, ticket, .. } => self.tickets.push((id, ticket)),
-                Action::Close { id, .. } => self.closed(id),
+                Action::Close { id, abort } => self.closed(id, abort),
                 Action::ShutdownWrite { id } => assert_eq!(self.host[&id].buffered, 0, "all is flushed before"),
                 Action::Opened { .. } | Action::ShutdownRead { .. } | Action::ResumeAccept { .. } => {}
             }
         }
     }
 
-    fn closed(&mut self, id: ProxyId) {
-        let key = self.host.remove(&id).and_then(|end| end.key);
+    fn closed(&mut self, id: ProxyId, abort: bool) {
+        let end = self.host.remove(&id).unwrap_or_default();
+        assert!(
+            abort || end.broken || end.buffered == 0,
+            "{} bytes lost in silence",
+            end.buffered
+        );
+        let key = end.key;
         if let Some(Key { guest_port, host_port }) = key
             && let Some(talk) = self.guest.get_mut(&(guest_port, host_port))
             && !talk.asked
