@@ -62,6 +62,28 @@ fn guest_reaches_a_socket_of_the_host_by_its_port() {
     vm.open_stream(port, 52);
 }
 
+/// A guest that connected again from the same port at once was refused now and then: the second reset met its new socket.
+#[test]
+fn packet_that_crossed_a_reset_gets_no_second_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut vm = Vm::new(routes(vec![Route::Connect { port: 52, path }]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 52);
+    drop(listener.accept().unwrap());
+    vm.wait_reset(port);
+    vm.shutdown(port, 3);
+    vm.streams.clear();
+    vm.settle();
+
+    assert!(vm.strays.is_empty(), "{:?}", vm.strays);
+    vm.open_stream(port, 52);
+    // A key that was never reset since is as unknown as any.
+    vm.close(port);
+    vm.wait_reset(port);
+}
+
 /// The time to linger was that of the whole rest, not of a standstill.
 #[test]
 fn slow_host_gets_what_the_guest_sent_last_however_long_it_takes() {

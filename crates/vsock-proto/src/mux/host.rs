@@ -126,7 +126,7 @@ impl Muxer {
             self.windows.give_back(window);
             return None;
         };
-        self.forget_strays(key);
+        self.forget_resets(key);
         let timeout = self.config.limits.response_timeout;
         self.set_timeout(id, now, timeout);
         self.settle(id);

@@ -126,6 +126,9 @@ pub struct Muxer {
     table: Table,
     replies: Replies,
     strays: VecDeque<StrayReset>,
+    /// Streams that were reset last. What the guest sent before it saw that needs no second RST, which might meet its next
+    /// stream with the same key.
+    farewells: VecDeque<Key>,
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
     tombstones: VecDeque<(Key, Errno)>,
@@ -150,6 +153,7 @@ impl Muxer {
             hook: None,
             stats: Arc::default(),
             strays: VecDeque::new(),
+            farewells: VecDeque::new(),
             time_sync: None,
             actions: VecDeque::new(),
             tombstones: VecDeque::new(),
@@ -211,6 +215,7 @@ impl Muxer {
         }
         self.replies = Replies::new(self.config.limits.requests);
         self.strays.clear();
+        self.farewells.clear();
         self.tombstones.clear();
         self.departed.clear();
         self.time_sync = None;

@@ -130,6 +130,7 @@ impl Muxer {
         match header.op {
             Op::Rst => {}
             Op::Request if self.config.has_stream_route(key.host_port) => self.route_request(now, key, header),
+            op if op != Op::Request && self.farewells.contains(&key) => {}
             _ => self.stray_reset(header),
         }
         Received::Nothing
@@ -148,7 +149,7 @@ impl Muxer {
             self.stats.connections_refused.count();
             return self.stray_reset(header);
         };
-        self.forget_strays(key);
+        self.forget_resets(key);
         self.actions.push_back(Action::ConnectRoute {
             id,
             port: key.host_port,
@@ -219,7 +220,7 @@ impl Muxer {
         if let Some(proxy) = self.table.get_mut(id) {
             proxy.state = State::Stream(Box::new(stream));
             let key = proxy.key;
-            self.forget_strays(key);
+            self.forget_resets(key);
         }
         self.stats.connections.count();
         self.table.set_deadline(id, None);

@@ -12,6 +12,9 @@ const QUANTUM_PACKETS: u32 = 18;
 /// Resets of connections that do not exist; older ones are forgotten.
 const MAX_STRAYS: usize = 256;
 
+/// Streams whose RST may not have been seen: as many as the guest can have sent packets for meanwhile in a usual ring.
+const MAX_FAREWELLS: usize = 256;
+
 /// Something for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
@@ -105,10 +108,18 @@ impl Muxer {
         self.strays.push_back(reset);
     }
 
+    fn bid_farewell(&mut self, key: Key) {
+        if self.farewells.len() >= MAX_FAREWELLS {
+            self.farewells.pop_front();
+        }
+        self.farewells.push_back(key);
+    }
+
     /// A stream opens with this key: a RST that is left from before would meet it.
-    pub(super) fn forget_strays(&mut self, key: Key) {
+    pub(super) fn forget_resets(&mut self, key: Key) {
         self.strays
             .retain(|StrayReset(header)| (header.dst_port, header.src_port) != (key.guest_port, key.host_port));
+        self.farewells.retain(|&of| of != key);
     }
 
     /// Whether there may be something for the guest.
@@ -168,9 +179,10 @@ impl Muxer {
 
     fn urgent_header(&mut self, id: ProxyId) -> Option<Header> {
         let proxy = self.table.get_mut(id)?;
-        let Key { guest_port, host_port } = proxy.key;
+        let key @ Key { guest_port, host_port } = proxy.key;
         if matches!(proxy.state, State::Closed) {
             self.remove(id);
+            self.bid_farewell(key);
             self.stats.resets_sent.count();
             return Some(self.header(host_port, guest_port, PacketType::Stream, Op::Rst));
         }
