@@ -59,7 +59,10 @@ fn talk(mut stream: impl Stream, own: String, what: &[&str]) -> Result<String> {
             stream.write_all(&bytes)?;
             Ok(blob::sha256(&bytes))
         }
-        ["read"] => summary(&mut stream, Duration::ZERO),
+        // How far it came tells a refusal from a loss.
+        ["read"] => {
+            Ok(summary(&mut stream, Duration::ZERO).unwrap_or_else(|error| format!("{}, {error:#}", told(&error))))
+        }
         ["wait"] => {
             // A refusal is an end too.
             let _ = stream.read(&mut [0]);

@@ -261,7 +261,9 @@ fn no_delay(socket: BorrowedFd<'_>) {
 pub(super) fn summary(stream: &mut impl Read, pause: Duration) -> Result<String> {
     let (mut hash, mut count, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     loop {
-        let len = stream.read(&mut piece)?;
+        let len = stream
+            .read(&mut piece)
+            .with_context(|| format!("after {count} bytes"))?;
         if len == 0 {
             let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
             return Ok(format!("{count} {hash}"));
