@@ -10,7 +10,9 @@ mod demo;
 mod pseudo_terminal;
 mod real_mode;
 mod runner;
+mod scene;
 mod server;
+mod stat;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::bed::Bed;
 use crate::cases::{self, Case};
+use crate::scene;
 
 /// What is said when the next name can be taken, and after the report of a case.
 const READY: &str = "ready for a case";
@@ -129,6 +130,9 @@ fn run_apart(bed: &Bed, case: &Case, transcript: &File) -> Result<Verdict> {
     let child = command.spawn().context("cannot start a case")?;
     let group = Pid::from_child(&child);
     let verdict = wait(child, case.deadline)?;
+    if matches!(verdict, Verdict::TooLate(_)) {
+        write!(&*transcript, "{}", scene::of_group(group.as_raw_nonzero().get()))?;
+    }
     // What the case has left running goes with it; a group that is gone already is as good.
     let _ = kill_process_group(group, Signal::KILL);
     Ok(verdict)

@@ -36,6 +36,7 @@ use sha2::{Digest, Sha256};
 
 use super::dial;
 use crate::blob;
+use crate::stat::Stat;
 
 /// How long a check may wait for the other side before it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -196,20 +197,13 @@ impl Peer {
     fn ticks(&self) -> Result<u64> {
         let tasks = format!("/proc/{}/task", self.tessera.load(Ordering::Relaxed));
         for task in fs::read_dir(tasks)? {
-            let task = task?.path();
-            if fs::read_to_string(task.join("comm"))?.trim() == "vsock" {
-                return ticks_of(&fs::read_to_string(task.join("stat"))?);
+            let thread = Stat::read(&task?.path())?;
+            if thread.name == "vsock" {
+                return Ok(thread.ticks);
             }
         }
         bail!("tessera has no thread called vsock")
     }
-}
-
-/// proc(5): after the name in parentheses, the fields from the third on; 14 and 15 are user and system time.
-fn ticks_of(stat: &str) -> Result<u64> {
-    let (_, fields) = stat.rsplit_once(')').context("a stat file has a name in parentheses")?;
-    let times = fields.split_whitespace().skip(11).take(2);
-    Ok(times.map(str::parse::<u64>).sum::<Result<u64, _>>()?)
 }
 
 /// Reads a line, and nothing that follows it.
@@ -277,13 +271,6 @@ pub(super) fn summary(stream: &mut impl Read, pause: Duration) -> Result<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_user_and_system_time_also_after_a_name_with_spaces() {
-        let stat = "7 (a (b) c) S 1 1 1 0 -1 4194304 9 0 0 0 31 11 0 0 20 0 3 0 100 0 0";
-        assert_eq!(ticks_of(stat).unwrap(), 42);
-        assert!(ticks_of("7 nothing").is_err());
-    }
 
     #[test]
     fn line_is_read_without_what_follows_it() {
