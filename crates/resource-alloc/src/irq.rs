@@ -15,9 +15,10 @@ impl fmt::Display for IrqLine {
     }
 }
 
-/// Turn of a free line: all ordinary lines come before all of last resort.
+/// Turn of a free line: all ordinary lines come before all of last resort, and these before those of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
+    further: bool,
     last_resort: bool,
     line: IrqLine,
 }
@@ -157,6 +158,7 @@ impl IrqPool {
 
     fn turn(&self, line: IrqLine) -> Turn {
         Turn {
+            further: self.layout.is_further(line),
             last_resort: self.layout.last_resort().contains(&line),
             line,
         }

@@ -33,6 +33,8 @@ const VIRTIO_MMIO_SLOT: u64 = 0x1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IrqLayout {
     first: IrqLine,
+    /// The end of the first part, whose lines are all handed out before one above it is.
+    first_part_last: IrqLine,
     last: IrqLine,
     last_resort: Vec<IrqLine>,
 }
@@ -58,8 +60,26 @@ impl IrqLayout {
         }
         Ok(Self {
             first,
+            first_part_last: last,
             last,
             last_resort: last_resort.to_vec(),
+        })
+    }
+
+    /// The same lines in the same order, those of last resort among them, and after all of them the lines above up to
+    /// `last`. A device keeps its line when a machine grows from the one layout into the other.
+    ///
+    /// # Errors
+    ///
+    /// `last` is below the lines that there are, or above 4095.
+    pub fn extended_to(self, last: IrqLine) -> Result<Self, LayoutError> {
+        let extended = Self::new(self.first, last, &self.last_resort)?;
+        if last < self.last {
+            return Err(LayoutError::NoIrqLines { first: self.last, last });
+        }
+        Ok(Self {
+            first_part_last: self.first_part_last,
+            ..extended
         })
     }
 
@@ -67,28 +87,32 @@ impl IrqLayout {
     ///
     /// The guest must be told of all 24 pins (an MP table with 24 entries), or devices above 15 fail in it.
     pub fn x86_64_irqchip() -> Self {
-        Self::x86_64(X86_64_IRQCHIP_LAST_LINE)
+        Self {
+            first: IrqLine(X86_64_FIRST_LINE),
+            first_part_last: IrqLine(X86_64_IRQCHIP_LAST_LINE),
+            last: IrqLine(X86_64_IRQCHIP_LAST_LINE),
+            last_resort: vec![IrqLine(X86_64_RTC_LINE)],
+        }
     }
 
-    /// x86_64 with the split irqchip and a user-space IO-APIC of 120 pins: 5 to 119, 8 last because of the RTC. 115 lines.
+    /// x86_64 with the split irqchip and a user-space IO-APIC of 120 pins: the lines of
+    /// [`x86_64_irqchip`](Self::x86_64_irqchip) as it hands them out, then 24 to 119. 115 lines.
+    ///
+    /// So a device has the same line with either irqchip, and a machine that outgrows the one in the kernel moves none.
     pub fn x86_64_split_irqchip() -> Self {
-        Self::x86_64(X86_64_SPLIT_LAST_LINE)
+        Self {
+            last: IrqLine(X86_64_SPLIT_LAST_LINE),
+            ..Self::x86_64_irqchip()
+        }
     }
 
     /// aarch64 with a GIC: shared peripheral interrupts 32 to 223. 192 lines.
     pub fn aarch64_gic() -> Self {
         Self {
             first: IrqLine(AARCH64_FIRST_LINE),
+            first_part_last: IrqLine(AARCH64_LAST_LINE),
             last: IrqLine(AARCH64_LAST_LINE),
             last_resort: Vec::new(),
-        }
-    }
-
-    fn x86_64(last: u32) -> Self {
-        Self {
-            first: IrqLine(X86_64_FIRST_LINE),
-            last: IrqLine(last),
-            last_resort: vec![IrqLine(X86_64_RTC_LINE)],
         }
     }
 
@@ -102,9 +126,14 @@ impl IrqLayout {
         self.last
     }
 
-    /// The lines that are handed out when no other is free.
+    /// The lines that are handed out when no other is free, or none but those that the layout was extended by.
     pub fn last_resort(&self) -> &[IrqLine] {
         &self.last_resort
+    }
+
+    /// Whether the layout was extended by this line.
+    pub(crate) fn is_further(&self, line: IrqLine) -> bool {
+        line > self.first_part_last
     }
 
     /// How many lines there are.

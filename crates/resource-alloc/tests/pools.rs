@@ -31,10 +31,32 @@ fn in_kernel_irqchip_all_lines_rtc_line_comes_last() {
 }
 
 #[test]
-fn split_irqchip_all_lines_rtc_line_comes_last() {
+fn split_irqchip_all_lines_continue_those_of_the_in_kernel_irqchip() {
     let lines = all_lines(&IrqLayout::x86_64_split_irqchip());
-    assert_eq!((lines.len(), lines.first(), lines.last()), (115, Some(&5), Some(&8)));
-    assert_eq!(lines[113], 119);
+    let expected: Vec<u32> = all_lines(&IrqLayout::x86_64_irqchip())
+        .into_iter()
+        .chain(24..=119)
+        .collect();
+    assert_eq!(lines, expected);
+    assert_eq!(lines.len(), 115);
+}
+
+#[test]
+fn layout_extended_keeps_its_order_and_is_never_shortened() {
+    let short = IrqLayout::new(IrqLine(5), IrqLine(8), &[IrqLine(6)]).expect("a range");
+    let long = short.clone().extended_to(IrqLine(10)).expect("longer");
+    assert_eq!(all_lines(&long), [5, 7, 8, 6, 9, 10]);
+    let longer = long.clone().extended_to(IrqLine(11)).expect("longer");
+    assert_eq!(all_lines(&longer), [5, 7, 8, 6, 9, 10, 11]);
+    assert_eq!(short.clone().extended_to(IrqLine(8)), Ok(short.clone()));
+    assert!(matches!(
+        short.clone().extended_to(IrqLine(7)),
+        Err(LayoutError::NoIrqLines { .. })
+    ));
+    assert!(matches!(
+        short.extended_to(IrqLine(4096)),
+        Err(LayoutError::IrqLineTooHigh { .. })
+    ));
 }
 
 #[test]
