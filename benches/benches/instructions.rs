@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use benches::hosts::FakeHost;
 use benches::kinds::{Attached, console, guest, share, vsock};
-use benches::{roomy, spec_of};
+use benches::spec_of;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use machine::{Limits, Plan, PlanError, Spec};
 use virtio_console::Console;
@@ -20,7 +20,7 @@ use virtio_vsock_tsi::Vsock;
 type Fake<D> = Attached<D, FakeHost<<D as VirtioDevice>::Worker>>;
 
 fn prepared(devices: usize) -> (Spec, Limits) {
-    (spec_of(devices), roomy())
+    (spec_of(devices), Limits::bundle())
 }
 
 fn attached<D: VirtioDevice>(device: D) -> Fake<D> {

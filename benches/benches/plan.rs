@@ -3,11 +3,11 @@
 
 use std::hint::black_box;
 
-use benches::{roomy, spec_of};
+use benches::spec_of;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn plan(c: &mut Criterion) {
-    let limits = roomy();
+    let limits = Limits::bundle();
     let mut group = c.benchmark_group("machine/plan");
     for devices in [7, 19, 100] {
         let spec = spec_of(devices);

@@ -3,8 +3,7 @@
 pub mod hosts;
 pub mod kinds;
 
-use machine::{Limits, Share, Spec};
-use resource_alloc::Layout;
+use machine::{Share, Spec};
 
 /// A spec whose plan has this many devices: console, root, shares, vsock. At least three.
 #[must_use]
@@ -17,14 +16,5 @@ pub fn spec_of(devices: usize) -> Spec {
         shares,
         command: vec!["/bin/true".into()],
         ..Spec::default()
-    }
-}
-
-/// Limits with room for a hundred devices: the irqchip in the kernel, and the split one after it.
-#[must_use]
-pub fn roomy() -> Limits {
-    Limits {
-        irq_layouts: vec![Layout::x86_64_irqchip(), Layout::x86_64_split_irqchip()],
-        ..Limits::bundle()
     }
 }

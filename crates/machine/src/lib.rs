@@ -19,9 +19,9 @@ pub mod limits;
 pub mod plan;
 pub mod spec;
 
-pub use limits::{HostOs, KernelKind, KernelTraits, Limits};
+pub use limits::{HostOs, IrqLayouts, KernelKind, KernelTraits, Limits};
 pub use plan::{Plan, PlanError, plan};
-pub use spec::{Choice, KernelWords, Net, Publish, Share, Spec, Stdio, Stream, VsockRoute};
+pub use spec::{Choice, IrqchipChoice, KernelWords, Net, Publish, Share, Spec, Stdio, Stream, VsockRoute};
 
 #[cfg(feature = "kvm")]
 mod build;

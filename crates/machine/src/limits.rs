@@ -8,8 +8,8 @@ use serde::Serialize;
 pub struct Limits {
     /// What the guest kernel can take.
     pub kernel: KernelTraits,
-    /// The interrupt layouts to choose from, the preferred one first.
-    pub irq_layouts: Vec<Layout>,
+    /// The lines and addresses that devices may have.
+    pub irq_layouts: IrqLayouts,
     /// The most vCPUs that a machine may have.
     pub max_vcpus: u32,
     /// The most memory slots that a machine may have.
@@ -26,7 +26,7 @@ impl Limits {
     pub fn new(kernel: KernelTraits) -> Self {
         Self {
             kernel,
-            irq_layouts: vec![Layout::x86_64_irqchip()],
+            irq_layouts: IrqLayouts::x86_64(),
             max_vcpus: 64,
             max_memslots: 509,
             host_os: HostOs::Linux,
@@ -38,6 +38,26 @@ impl Limits {
     #[must_use]
     pub fn bundle() -> Self {
         Self::new(KernelTraits::bundle())
+    }
+}
+
+/// What devices may have with each of the irqchips that there are to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IrqLayouts {
+    /// With all interrupt controllers in the kernel.
+    pub in_kernel: Layout,
+    /// With the IO-APIC in this process.
+    pub split: Layout,
+}
+
+impl IrqLayouts {
+    /// 19 lines in the kernel, 115 with the split irqchip.
+    #[must_use]
+    pub fn x86_64() -> Self {
+        Self {
+            in_kernel: Layout::x86_64_irqchip(),
+            split: Layout::x86_64_split_irqchip(),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Spec {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub mem_mib: u64,
+    /// Where the interrupt controllers are: it limits how many devices there can be.
+    pub irqchip: IrqchipChoice,
     /// What is to be added to the kernel's command line and left out of it.
     pub kernel_words: KernelWords,
     /// The file system that the guest starts from; without one there must be an initramfs.
@@ -70,6 +72,7 @@ impl Default for Spec {
             name: "tessera".into(),
             cpus: 1,
             mem_mib: 1024,
+            irqchip: IrqchipChoice::Auto,
             kernel_words: KernelWords::default(),
             root: None,
             shares: Vec::new(),
@@ -101,6 +104,19 @@ pub enum Choice {
     On,
     /// Refused.
     Off,
+}
+
+/// Where the interrupt controllers are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IrqchipChoice {
+    /// In the kernel as long as the devices fit there, else split.
+    #[default]
+    Auto,
+    /// All in the kernel: 19 devices.
+    InKernel,
+    /// The IO-APIC in this process: 115 devices. There is no PIT, so the guest kernel needs kvm-clock.
+    Split,
 }
 
 /// The user's say in the kernel's command line.

@@ -2,12 +2,14 @@
 //!
 //! Addresses, IRQ lines and the command line are what a guest sees: a changed golden file is a line in the CHANGELOG.
 
-use machine::plan::{DeviceKind, DevicePlan};
-use machine::{Choice, Limits, Net, Plan, PlanError, Share, Spec, plan};
+use machine::plan::{DeviceKind, DevicePlan, Irqchip};
+use machine::{Choice, IrqchipChoice, Limits, Net, Plan, PlanError, Share, Spec, plan};
 use proptest::prelude::*;
 
 /// Lines of the in-kernel irqchip that devices may have.
 const LINES: usize = 19;
+/// Lines of the split irqchip.
+const SPLIT_LINES: usize = 115;
 
 fn smallest() -> Spec {
     Spec {
@@ -105,15 +107,64 @@ fn as_many_shares_as_fit() {
 }
 
 #[test]
-fn one_share_more_than_fits_names_lines_and_holders() {
-    let error = plan(&with_shares(LINES - 2), &Limits::bundle()).unwrap_err();
-    let PlanError::Devices(source) = &error else {
-        panic!("{error}")
-    };
-    let text = source.to_string();
-    for word in ["19", "20", "console", "root", "share15", "vsock"] {
+fn one_share_more_than_fits_in_the_kernel() {
+    let plan = planned(&with_shares(LINES - 2));
+    assert_eq!((plan.devices.len(), plan.irqchip.kind), (LINES + 1, Irqchip::Split));
+    let lines = |plan: &Plan| plan.devices.iter().map(|device| device.irq).collect::<Vec<_>>();
+    let before = lines(&planned(&with_shares(LINES - 3)));
+    assert_eq!(lines(&plan)[..LINES], before, "nobody moves for the change of irqchip");
+    insta::assert_snapshot!(plan);
+}
+
+#[test]
+fn thirty_shares_have_the_split_irqchip() {
+    let plan = planned(&with_shares(30));
+    assert_eq!((plan.devices.len(), plan.irqchip.kind), (33, Irqchip::Split));
+    insta::assert_snapshot!(plan);
+}
+
+#[test]
+fn as_many_shares_as_fit_the_split_irqchip_and_one_more() {
+    let plan = planned(&with_shares(SPLIT_LINES - 3));
+    assert_eq!(plan.devices.last().unwrap().irq, 119);
+    let too_many = with_shares(SPLIT_LINES - 2);
+    let text = refusal(&too_many);
+    for word in [
+        "split",
+        "115 IRQ lines",
+        "116 asked for",
+        "console (5)",
+        "share112 (119)",
+        "vsock",
+    ] {
         assert!(text.contains(word), "{word} is missing in: {text}");
     }
+    let asked_for = Spec {
+        irqchip: IrqchipChoice::Split,
+        ..too_many
+    };
+    assert_eq!(refusal(&asked_for), text);
+}
+
+#[test]
+fn one_share_more_than_fits_the_irqchip_asked_for_names_lines_and_holders() {
+    let spec = Spec {
+        irqchip: IrqchipChoice::InKernel,
+        ..with_shares(LINES - 2)
+    };
+    let text = refusal(&spec);
+    for word in ["in-kernel", "19", "20", "console", "root", "share15", "vsock"] {
+        assert!(text.contains(word), "{word} is missing in: {text}");
+    }
+}
+
+/// What is said about too many devices, and what is behind it.
+fn refusal(spec: &Spec) -> String {
+    let error = plan(spec, &Limits::bundle()).unwrap_err();
+    let PlanError::Devices { source, .. } = &error else {
+        panic!("{error}")
+    };
+    format!("{error}: {source}")
 }
 
 fn irqs_and_addresses(devices: &[DevicePlan]) -> Vec<(&str, u32, u64)> {
@@ -127,15 +178,20 @@ fn choice() -> impl Strategy<Value = Choice> {
     prop_oneof![Just(Choice::Auto), Just(Choice::On), Just(Choice::Off)]
 }
 
+fn irqchip() -> impl Strategy<Value = IrqchipChoice> {
+    use IrqchipChoice::{Auto, InKernel, Split};
+    prop_oneof![Just(Auto), Just(InKernel), Just(Split)]
+}
+
 prop_compose! {
     fn any_spec()(
-        cpus in 1..=64u32, mem_mib in 64..8192u64, shares in 0..20usize, nets in 0..3usize, read_only: bool,
-        vsock in choice(), tsi_inet in choice(), tsi_unix in choice(),
+        cpus in 1..=64u32, mem_mib in 64..8192u64, shares in 0..40usize, nets in 0..3usize, read_only: bool,
+        irqchip in irqchip(), vsock in choice(), tsi_inet in choice(), tsi_unix in choice(),
         command in prop::collection::vec("[ -~]{1,20}", 0..4),
     ) -> Spec {
         let nets = (0..nets).map(|n| Net::Tap(format!("tap{n}"))).collect();
         let root = Some(Share { read_only, ..Share::root("/srv/root") });
-        Spec { cpus, mem_mib, nets, root, vsock, tsi_inet, tsi_unix, command, ..with_shares(shares) }
+        Spec { cpus, mem_mib, irqchip, nets, root, vsock, tsi_inet, tsi_unix, command, ..with_shares(shares) }
     }
 }
 
@@ -170,6 +226,22 @@ proptest! {
         if let (Ok(before), Ok(after)) = (plan(&spec, &Limits::bundle()), plan(&more, &Limits::bundle())) {
             let earlier = 2 + spec.shares.len() + spec.nets.len();
             prop_assert_eq!(irqs_and_addresses(&before.devices[..earlier]), irqs_and_addresses(&after.devices[..earlier]));
+        }
+    }
+
+    /// What a guest is told differs in nothing but the number of pins.
+    #[test]
+    fn changing_the_irqchip_moves_nothing(spec in any_spec()) {
+        let of = |irqchip| plan(&Spec { irqchip, ..spec.clone() }, &Limits::bundle());
+        let split = of(IrqchipChoice::Split);
+        if let (Ok(in_kernel), Ok(split)) = (of(IrqchipChoice::InKernel), &split) {
+            prop_assert_eq!((in_kernel.io_apic_pins, split.io_apic_pins), (24, 120));
+            prop_assert_eq!(&in_kernel.devices, &split.devices);
+            prop_assert_eq!(&in_kernel.cmdline, &split.cmdline);
+        }
+        if let (Ok(auto), Ok(split)) = (of(IrqchipChoice::Auto), split) {
+            prop_assert_eq!(auto.irqchip.kind == Irqchip::Split, auto.devices.len() > LINES);
+            prop_assert_eq!(auto.devices, split.devices);
         }
     }
 
@@ -350,6 +422,7 @@ fn a_spec_survives_json() {
         nets: vec![Net::Passt("/run/passt".into())],
         tsi_allow: vec!["127.0.0.1:8080".parse().unwrap()],
         env: vec![("A".into(), "1".into())],
+        irqchip: IrqchipChoice::InKernel,
         ..with_shares(2)
     };
     let json = serde_json::to_string(&spec).unwrap();

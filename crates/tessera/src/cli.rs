@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use machine::{Choice, Publish, Share, VsockRoute};
+use machine::{Choice, IrqchipChoice, Publish, Share, VsockRoute};
 
 use crate::values::{self, NetArg, NetMode};
 use crate::{OUR_FAILURE, output};
@@ -82,6 +82,11 @@ pub(crate) struct MachineArgs {
     /// Memory in MiB, or with a suffix K, M or G
     #[arg(short, long, value_name = "MEM", default_value = "1024", value_parser = values::memory_mib)]
     pub memory: u64,
+
+    /// Where the interrupt controllers are: in the kernel with room for 19 devices, or split with room for 115; auto takes
+    /// the first as long as the devices fit
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = Irqchip::Auto)]
+    pub irqchip: Irqchip,
 
     /// Share a folder of the host with the guest
     #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = values::share)]
@@ -161,6 +166,24 @@ impl From<Toggle> for Choice {
             Toggle::Auto => Self::Auto,
             Toggle::On => Self::On,
             Toggle::Off => Self::Off,
+        }
+    }
+}
+
+/// Where the interrupt controllers are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Irqchip {
+    Auto,
+    InKernel,
+    Split,
+}
+
+impl From<Irqchip> for IrqchipChoice {
+    fn from(irqchip: Irqchip) -> Self {
+        match irqchip {
+            Irqchip::Auto => Self::Auto,
+            Irqchip::InKernel => Self::InKernel,
+            Irqchip::Split => Self::Split,
         }
     }
 }
@@ -260,7 +283,7 @@ mod tests {
     #[test]
     fn run_takes_what_plan_takes_for_one_machine() {
         let words = "tessera run -c 2 -m 1G -v /a:/b:ro -e K=V -w /b --net none --vsock on --tsi-unix off \
-                     --tsi-allow 127.0.0.1:80 --tsi-deny 10.0.0.0/8 --kernel k --cmdline quiet --name n --timeout 5m -p 80:80 --vsock-port 5000:/s:listen /r ls";
+                     --irqchip in-kernel --tsi-allow 127.0.0.1:80 --tsi-deny 10.0.0.0/8 --kernel k --cmdline quiet --name n --timeout 5m -p 80:80 --vsock-port 5000:/s:listen /r ls";
         let parsed = Cli::try_parse_from(words.split_whitespace()).expect("all are taken");
         let Command::Run(args) = parsed.command else {
             panic!("not a run")

@@ -42,6 +42,7 @@ pub(crate) fn spec(
         name: args.name.clone(),
         cpus: args.cpus,
         mem_mib: args.memory,
+        irqchip: args.irqchip.into(),
         kernel_words: KernelWords {
             add: args.cmdline.clone(),
             omit: args.cmdline_omit.clone(),

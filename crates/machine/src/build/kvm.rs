@@ -1,11 +1,13 @@
 //! Opening KVM.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::BuildError;
-use crate::irqchip;
+use crate::irqchip::InterruptControllers;
+use crate::plan::{Irqchip, Plan};
 
 /// The one version of the interface there has ever been (`KVM_API_VERSION`).
 const API_VERSION: i32 = 12;
@@ -19,8 +21,15 @@ const CAPABILITIES: [(Cap, &str); 5] = [
     (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
 ];
 
-/// Opens KVM and sees that it has what is needed.
-pub(super) fn open() -> Result<Kvm, BuildError> {
+/// What the split irqchip needs beyond that.
+const SPLIT_IRQCHIP: [(Cap, &str); 3] = [
+    (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
+];
+
+/// Opens KVM and sees that it has what the plan needs.
+pub(super) fn open(plan: &Plan) -> Result<Kvm, BuildError> {
     let kvm = Kvm::new().map_err(|error| match error.errno() {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => BuildError::NoKvm,
         libc::EACCES | libc::EPERM => BuildError::KvmPermission,
@@ -33,8 +42,13 @@ pub(super) fn open() -> Result<Kvm, BuildError> {
     if version != API_VERSION {
         return Err(BuildError::KvmVersion(version));
     }
+    let for_irqchip: &[_] = match plan.irqchip.kind {
+        Irqchip::InKernel => &[],
+        Irqchip::Split => &SPLIT_IRQCHIP,
+    };
     match CAPABILITIES
-        .into_iter()
+        .iter()
+        .chain(for_irqchip)
         .find(|(capability, _)| !kvm.check_extension(*capability))
     {
         Some((_, name)) => Err(BuildError::KvmCapability(name)),
@@ -43,11 +57,13 @@ pub(super) fn open() -> Result<Kvm, BuildError> {
 }
 
 /// Creates the VM and its interrupt controllers, which have to be there before the first vCPU.
-pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
+pub(super) fn create_vm(kvm: &Kvm, plan: &Plan) -> Result<(Arc<VmFd>, InterruptControllers), BuildError> {
     let vm = kvm.create_vm().map_err(BuildError::kvm("create a VM"))?;
     let tss = usize::try_from(boot_params::layout::KVM_TSS).expect("an address below 4 GiB");
     vm.set_tss_address(tss)
         .map_err(BuildError::kvm("set the address of its TSS"))?;
-    irqchip::create(&vm).map_err(BuildError::kvm("create the interrupt controllers"))?;
-    Ok(vm)
+    let vm = Arc::new(vm);
+    let controllers =
+        InterruptControllers::create(&vm, plan).map_err(BuildError::kvm("create the interrupt controllers"))?;
+    Ok((vm, controllers))
 }

@@ -12,15 +12,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use boot_params::{BootConfig, BootImage, long_mode, pvh};
+use boot_params::{BootConfig, BootImage, layout, long_mode, pvh};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VmFd};
-use virtio_transport::Trigger;
 use vm_memory::GuestMemoryMmap;
 
 pub use error::BuildError;
 use patient::PatientWriter;
 
+use crate::irqchip::InterruptControllers;
 use crate::kernel::{EntryPoint, KernelImage};
 use crate::legacy::{self, Com1Wiring, Legacy, PortBus};
 use crate::plan::Plan;
@@ -64,24 +64,27 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
     if *kernel.traits() != plan.kernel {
         return Err(BuildError::OtherKernel);
     }
-    let kvm = kvm::open()?;
-    let vm = Arc::new(kvm::create_vm(&kvm)?);
+    let kvm = kvm::open(plan)?;
+    let (vm, irqchip) = kvm::create_vm(&kvm, plan)?;
     let mem = memory::reserve(&plan.memory)?;
     let control = Arc::new(Control::default());
     let com1 = com1_output(plan, &stdio)?;
-    let devices = devices::make(plan, stdio, &vm, &mem, &control)?;
+    let mut devices = devices::make(plan, stdio, &vm, &mem, &control)?;
+    if let Some(registers) = irqchip.registers() {
+        devices.bus.add(layout::IO_APIC, layout::PAGE_SIZE, registers);
+    }
     let boot = load(plan, &kernel, initramfs, &mem)?;
     memory::write(&mem, &boot.blobs)?;
     memory::register(&vm, &mem)?;
     let vcpus = vcpus(plan, &kvm, &vm, &boot)?;
-    let ports = Arc::new(ports(plan, com1, &vm, &control));
+    let ports = Arc::new(ports(plan, com1, &irqchip, &control));
     let around = Surroundings {
         control,
         mmio: Arc::new(devices.bus),
         ports,
+        irqchip,
     };
     Ok(Machine {
-        vm,
         vcpus,
         around,
         wires: devices.wires,
@@ -162,41 +165,22 @@ fn com1_output(plan: &Plan, stdio: &HostStdio) -> Result<Option<Box<dyn Write + 
     )))
 }
 
-fn ports(plan: &Plan, com1: Option<Box<dyn Write + Send>>, vm: &Arc<VmFd>, control: &Arc<Control>) -> PortBus {
+fn ports(
+    plan: &Plan,
+    com1: Option<Box<dyn Write + Send>>,
+    irqchip: &InterruptControllers,
+    control: &Arc<Control>,
+) -> PortBus {
     let control = Arc::clone(control);
     let com1 = com1.map(|output| Com1Wiring {
         output,
-        irq: Box::new(LegacyIrq::new(vm, COM1_IRQ)),
+        irq: irqchip.line(COM1_IRQ),
     });
     legacy::ports(Legacy {
         reset: Box::new(move || control.end(End::Reset)),
-        keyboard: Box::new(LegacyIrq::new(vm, KEYBOARD_IRQ)),
+        keyboard: irqchip.line(KEYBOARD_IRQ),
         com1,
         clock: Box::new(SystemTime::now),
         ram: &plan.memory,
     })
-}
-
-/// An interrupt line without a descriptor of its own: these lines are raised a few times in a machine's life, if ever.
-struct LegacyIrq {
-    vm: Arc<VmFd>,
-    line: u32,
-}
-
-impl LegacyIrq {
-    fn new(vm: &Arc<VmFd>, line: u32) -> Self {
-        Self {
-            vm: Arc::clone(vm),
-            line,
-        }
-    }
-}
-
-impl Trigger for LegacyIrq {
-    fn trigger(&self) -> io::Result<()> {
-        let set = |level| self.vm.set_irq_line(self.line, level);
-        set(true)
-            .and_then(|()| set(false))
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
-    }
 }

@@ -2,6 +2,8 @@
 
 use resource_alloc::AllocError;
 
+use super::Irqchip;
+
 /// Why a spec cannot become a machine. Each message says what is wrong, with what, and what would be right.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -76,11 +78,14 @@ pub enum PlanError {
         why: &'static str,
     },
     /// There are not enough IRQ lines or MMIO slots.
-    #[error("the machine has too many devices")]
-    Devices(#[source] AllocError),
-    /// The limits name no interrupt layout at all.
-    #[error("no interrupt layout is allowed for this machine")]
-    NoIrqLayout,
+    #[error("the machine has too many devices for the {irqchip} irqchip")]
+    Devices {
+        /// The irqchip whose lines they were to have.
+        irqchip: Irqchip,
+        /// Which budget is exhausted, and who holds it.
+        #[source]
+        source: AllocError,
+    },
     /// The kernel's command line cannot be made.
     #[error("the kernel command line cannot be made")]
     Cmdline(#[source] cmdline::CmdlineError),

@@ -1,23 +1,25 @@
 //! The first step: from what was asked for to what the machine consists of, without touching the host.
 //!
 //! Each question has a module of its own: [`vsock`] for the device that is there only when needed, `devices` for the list
-//! in its fixed order, `cmdline` for the kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and
-//! places what they named.
+//! in its fixed order, [`irqchip`] for the interrupt controllers that have lines enough for them, `cmdline` for the
+//! kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and places what they named.
 
 mod cmdline;
 mod devices;
 mod error;
 mod init;
+pub mod irqchip;
 mod text;
 mod validate;
 pub mod vsock;
 
 use boot_params::memory::Region;
-use resource_alloc::{DeviceResources, Layout, ResourceAllocator};
+use resource_alloc::{DeviceResources, ResourceAllocator};
 use serde::{Serialize, Serializer};
 
 pub use devices::{ConsolePort, DeviceKind, PortRole, SharePlan, VsockPlan};
 pub use error::PlanError;
+pub use irqchip::{Irqchip, IrqchipDecision};
 pub use vsock::VsockDecision;
 
 use crate::limits::{KernelKind, KernelTraits, Limits};
@@ -37,6 +39,8 @@ pub struct Plan {
     pub initramfs: bool,
     /// Whether COM1 is there. The bundle's kernel has no driver for it.
     pub serial: bool,
+    /// Where the interrupt controllers are, and why.
+    pub irqchip: IrqchipDecision,
     /// How many pins the IO-APIC has that the guest is told of.
     pub io_apic_pins: u32,
     /// Every device in the order of its registers.
@@ -72,7 +76,8 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
     validate::spec(spec, limits)?;
     let vsock = vsock::attachment(&validate::vsock_inputs(spec, limits))?;
     let kinds = devices::in_order(spec, &vsock);
-    let (layout, places) = place(&kinds, limits)?;
+    let irqchip = irqchip::choose(spec.irqchip, kinds.len(), &limits.irq_layouts);
+    let places = place(&kinds, irqchip.kind, limits)?;
     let devices: Vec<DevicePlan> = kinds
         .into_iter()
         .zip(places)
@@ -87,7 +92,8 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
         kernel: limits.kernel.clone(),
         initramfs: spec.initramfs,
         serial: limits.kernel.kind != KernelKind::Bundle,
-        io_apic_pins: devices::io_apic_pins(&layout),
+        irqchip,
+        io_apic_pins: devices::io_apic_pins(irqchip.kind.layout(&limits.irq_layouts)),
         init: init::config(spec, &vsock, &devices),
         devices,
         vsock,
@@ -95,14 +101,13 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
     })
 }
 
-/// Places the devices in the first layout that has lines enough; if none has, the refusal of the last one counts.
-fn place(kinds: &[(String, DeviceKind)], limits: &Limits) -> Result<(Layout, Vec<DeviceResources>), PlanError> {
-    let has_room = |layout: &&Layout| layout.irq.lines() >= kinds.len() as u64;
-    let roomy = limits.irq_layouts.iter().find(has_room);
-    let layout = roomy.or(limits.irq_layouts.last()).ok_or(PlanError::NoIrqLayout)?;
+/// Places the devices on the lines of the irqchip, all or none.
+fn place(kinds: &[(String, DeviceKind)], irqchip: Irqchip, limits: &Limits) -> Result<Vec<DeviceResources>, PlanError> {
     let names = kinds.iter().map(|(name, _)| name.as_str());
-    let places = ResourceAllocator::new(layout).allocate_devices(names);
-    Ok((layout.clone(), places.map_err(PlanError::Devices)?))
+    let mut allocator = ResourceAllocator::new(irqchip.layout(&limits.irq_layouts));
+    allocator
+        .allocate_devices(names)
+        .map_err(|source| PlanError::Devices { irqchip, source })
 }
 
 fn at_place(name: String, kind: DeviceKind, at: DeviceResources) -> DevicePlan {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::irqchip::IrqchipDecision;
 use super::vsock::VsockDecision;
 use super::{DeviceKind, DevicePlan, Plan, SharePlan, VsockPlan};
 use crate::limits::KernelKind;
@@ -26,6 +27,7 @@ impl fmt::Display for Plan {
             self.kernel.kind,
             if self.initramfs { " with an initramfs" } else { "" }
         )?;
+        writeln!(f, "irqchip  {}", self.irqchip)?;
         writeln!(
             f,
             "devices  {} on an IO-APIC of {} pins",
@@ -91,6 +93,12 @@ impl fmt::Display for VsockPlan {
         self.publish
             .iter()
             .try_for_each(|publish| write!(f, ", host port {} for {}", publish.host_port, publish.guest_port))
+    }
+}
+
+impl fmt::Display for IrqchipDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.reason)
     }
 }
 

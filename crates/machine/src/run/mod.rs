@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use kvm_ioctls::VmFd;
 use virtio_transport::Memory;
 
 pub(crate) use control::{Control, End};
@@ -23,7 +22,6 @@ use control::Wake;
 
 /// A machine that is built and has not run yet.
 pub struct Machine {
-    pub(crate) vm: Arc<VmFd>,
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) around: Surroundings,
     pub(crate) wires: Wires,
@@ -58,7 +56,6 @@ impl Machine {
     /// [`RunError`] when a thread cannot be started; those that were are joined.
     pub fn run(self) -> Result<Exit, RunError> {
         let Self {
-            vm,
             vcpus,
             around,
             mem: _mem,
@@ -78,7 +75,10 @@ impl Machine {
             // A vCPU thread that panicked has printed why; the machine ends all the same.
             let _ = thread.join();
         }
-        let cause = end.cause(|| drivers_live(&vm));
+        let cause = end.cause(|| around.irqchip.drivers_live());
+        if let Some(counts) = around.irqchip.counts() {
+            tracing::debug!(?counts, "the split irqchip is done");
+        }
         around.mmio.shutdown(LAST_OUTPUT);
         match failed {
             Some(error) => Err(error),
@@ -118,20 +118,4 @@ fn attend(control: &Control, threads: &Threads) -> End {
             }
         }
     }
-}
-
-/// Whether the guest left interrupts of ours unmasked in the IO-APIC. An orderly end masks them all, a panic none.
-fn drivers_live(vm: &VmFd) -> bool {
-    const IOAPIC_MASKED: u64 = 1 << 16;
-    let mut chip = kvm_bindings::kvm_irqchip {
-        chip_id: kvm_bindings::KVM_IRQCHIP_IOAPIC,
-        ..Default::default()
-    };
-    if vm.get_irqchip(&mut chip).is_err() {
-        return false;
-    }
-    crate::irqchip::redirections(&chip)
-        .iter()
-        .skip(crate::irqchip::FIRST_DEVICE_PIN)
-        .any(|entry| entry & IOAPIC_MASKED == 0)
 }

@@ -7,6 +7,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use super::control::{Control, End, Next};
 use crate::bus::MmioBus;
 use crate::exit::VcpuFault;
+use crate::irqchip::InterruptControllers;
 use crate::legacy::PortBus;
 use crate::sys;
 
@@ -16,6 +17,7 @@ pub(crate) struct Surroundings {
     pub(crate) control: Arc<Control>,
     pub(crate) mmio: Arc<MmioBus>,
     pub(crate) ports: Arc<PortBus>,
+    pub(crate) irqchip: InterruptControllers,
 }
 
 /// One vCPU and its number.
@@ -78,6 +80,10 @@ impl Vcpu {
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 around.mmio.write(address, data);
+                return None;
+            }
+            Ok(VcpuExit::IoapicEoi(vector)) => {
+                around.irqchip.end_of_interrupt(vector);
                 return None;
             }
             Ok(VcpuExit::Intr) => {

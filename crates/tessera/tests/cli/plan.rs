@@ -48,14 +48,58 @@ fn plan_as_json_is_json_with_the_command_line_in_it() {
     assert_eq!(json["devices"].as_array().map(Vec::len), Some(3));
 }
 
+/// Arguments for so many shares beside a root folder; the default machine has two devices more, console and vsock.
+fn shares(count: usize) -> Vec<String> {
+    let shares = (0..count).map(|n| format!("-v/s{n}:/mnt/{n}"));
+    shares.chain(["/srv/root".to_owned()]).collect()
+}
+
+fn with<'a>(first: &[&'a str], rest: &'a [String]) -> Vec<&'a str> {
+    first.iter().copied().chain(rest.iter().map(String::as_str)).collect()
+}
+
 #[test]
 fn more_devices_than_lines_names_the_holders() {
-    let shares: Vec<String> = (0..17).map(|n| format!("-v/s{n}:/mnt/{n}")).collect();
-    let args: Vec<&str> = shares.iter().map(String::as_str).chain(["/srv/root"]).collect();
-    let sentence = refusal(&args);
-    let expected = "the machine has too many devices: 19 IRQ lines, 20 asked for, held by: console (5), root (6), ";
+    let args = shares(17);
+    let sentence = refusal(&with(&["--irqchip", "in-kernel"], &args));
+    let expected = "the machine has too many devices for the in-kernel irqchip: 19 IRQ lines, 20 asked for, \
+                    held by: console (5), root (6), ";
     assert!(sentence.starts_with(expected), "{sentence}");
-    plan(&args[1..]);
+    plan(&with(&["--irqchip", "in-kernel"], &args[1..]));
+}
+
+#[test]
+fn more_devices_than_lines_of_the_split_irqchip_names_the_holders() {
+    let args = shares(113);
+    let expected = "the machine has too many devices for the split irqchip: 115 IRQ lines, 116 asked for, \
+                    held by: console (5), root (6), ";
+    for irqchip in ["auto", "split"] {
+        let sentence = refusal(&with(&["--irqchip", irqchip], &args));
+        assert!(sentence.starts_with(expected), "{sentence}");
+    }
+    plan(&with(&[], &args[1..]));
+}
+
+#[test]
+fn plan_says_which_irqchip_and_why() {
+    let cases: [(&[&str], usize, &str); 4] = [
+        (&[], 16, "irqchip  in-kernel: its 19 lines are enough"),
+        (
+            &[],
+            17,
+            "irqchip  split: the 19 lines of the in-kernel one are not enough",
+        ),
+        (&["--irqchip", "split"], 0, "irqchip  split: it is asked for"),
+        (&["--irqchip", "in-kernel"], 0, "irqchip  in-kernel: it is asked for"),
+    ];
+    for (args, count, expected) in cases {
+        let text = plan(&with(args, &shares(count)));
+        assert!(text.lines().any(|line| line == expected), "{expected}: {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&plan(&with(&["--json"], &shares(30)))).expect("JSON");
+    assert_eq!(json["irqchip"]["kind"], "split");
+    assert_eq!(json["irqchip"]["reason"]["too-many-devices"]["lines"], 19);
+    assert_eq!(json["io_apic_pins"], 120);
 }
 
 #[test]
@@ -74,7 +118,8 @@ fn words_of_the_command_line_can_be_added_and_left_out() {
 
 #[test]
 fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 15] = [
+        (&["--irqchip", "sideways", "/r"], "sideways"),
         (&["-m", "much", "/r"], "much"),
         (&["-m", "63", "/r"], "63 MiB of memory are too little"),
         (&["-c", "65", "/r"], "65"),

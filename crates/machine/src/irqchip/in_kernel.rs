@@ -4,14 +4,15 @@
     reason = "the state of an irqchip is a union whose member its id selects"
 )]
 
+use std::io;
+
 use kvm_bindings::{KVM_IRQCHIP_IOAPIC, KVM_PIT_SPEAKER_DUMMY, kvm_irqchip, kvm_pit_config};
 use kvm_ioctls::VmFd;
 
-/// Pins below belong to the legacy devices.
-pub(crate) const FIRST_DEVICE_PIN: usize = 5;
+const MASKED: u64 = 1 << 16;
 
 /// Creates PIC, IO-APIC, LAPICs and PIT in the kernel; to be called before the first vCPU is.
-pub(crate) fn create(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+pub(super) fn create(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     vm.create_irq_chip()?;
     // The dummy speaker keeps port 0x61 in the kernel, where calibration loops on it.
     vm.create_pit2(kvm_pit_config {
@@ -20,8 +21,26 @@ pub(crate) fn create(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     })
 }
 
+/// Raises a line and lowers it again.
+pub(super) fn pulse(vm: &VmFd, line: u32) -> io::Result<()> {
+    let set = |level| vm.set_irq_line(line, level);
+    set(true)
+        .and_then(|()| set(false))
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// Whether a pin of the IO-APIC from `first` on is unmasked.
+pub(super) fn has_unmasked(vm: &VmFd, first: usize) -> bool {
+    let mut chip = kvm_irqchip {
+        chip_id: KVM_IRQCHIP_IOAPIC,
+        ..Default::default()
+    };
+    let told = vm.get_irqchip(&mut chip).is_ok();
+    told && redirections(&chip).iter().skip(first).any(|entry| entry & MASKED == 0)
+}
+
 /// The redirection table of an IO-APIC; empty when `chip` is none.
-pub(crate) fn redirections(chip: &kvm_irqchip) -> Vec<u64> {
+fn redirections(chip: &kvm_irqchip) -> Vec<u64> {
     if chip.chip_id != KVM_IRQCHIP_IOAPIC {
         return Vec::new();
     }
