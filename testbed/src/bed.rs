@@ -30,6 +30,7 @@ impl Bed {
             program: program.iter().map(Into::into).collect(),
             input: None,
             user: None,
+            env: Vec::new(),
         }
     }
 
@@ -49,6 +50,7 @@ pub(crate) struct Guest<'a> {
     program: Vec<OsString>,
     input: Option<Vec<u8>>,
     user: Option<u32>,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 impl Guest<'_> {
@@ -82,6 +84,12 @@ impl Guest<'_> {
         self
     }
 
+    /// A variable of the program's own environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
     /// `tessera plan` in place of `tessera run`.
     pub(crate) fn plan_only(mut self) -> Self {
         self.verb = "plan";
@@ -95,7 +103,8 @@ impl Guest<'_> {
             .arg(self.verb)
             .arg("--kernel")
             .arg(&self.kernel)
-            .args(&self.options);
+            .args(&self.options)
+            .envs(self.env.iter().copied());
         command.arg(&self.root).arg("--").args(&self.program);
         if let Some(user) = self.user {
             std::os::unix::process::CommandExt::uid(&mut command, user);

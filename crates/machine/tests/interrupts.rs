@@ -1,6 +1,5 @@
 //! Interrupts on this host's KVM, with either irqchip: a guest of a few instructions programs the IO-APIC, provokes the
-//! keyboard's interrupts, and resets the machine when its handler has counted three. It faults when they do not
-//! come.
+//! keyboard's interrupts, and resets the machine when its handler has counted three. It faults when they do not come.
 #![cfg(feature = "kvm")]
 
 mod common;

@@ -1,14 +1,20 @@
-//! As many devices as there are IRQ lines, and one more.
+//! As many devices as there are IRQ lines, one more, and many more.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::{Case, SHORT, cases};
+use super::{Case, LONG, SHORT, cases};
 use crate::bed::{Bed, Guest};
 
 pub(super) fn cases() -> Vec<Case> {
-    cases![SHORT; devices_on_every_irq_line_work, device_beyond_the_last_irq_line_is_refused_with_its_holders]
+    let mut all = cases![SHORT;
+        devices_on_every_irq_line_work,
+        device_beyond_the_last_irq_line_has_the_split_irqchip,
+        device_beyond_the_last_irq_line_is_refused_with_its_holders,
+    ];
+    all.extend(cases![LONG; shares_30_are_written_at_once]);
+    all
 }
 
 /// IRQ lines 5 to 23 of the irqchip in the kernel.
@@ -44,8 +50,61 @@ fn devices_on_every_irq_line_work(bed: &Bed) -> Result<()> {
 
 fn device_beyond_the_last_irq_line_is_refused_with_its_holders(bed: &Bed) -> Result<()> {
     let shares = tempfile::tempdir()?;
-    let outcome = with_shares(bed, "true", &shares, LINES - OTHERS + 1)?.run()?;
+    let guest = with_shares(bed, "true", &shares, LINES - OTHERS + 1)?;
+    let outcome = guest.with(["--irqchip", "in-kernel"]).run()?;
     outcome.expect_error(&["20", "19", "console"])?;
     ensure!(outcome.stdout.is_empty(), "something was started");
     Ok(())
+}
+
+/// The 19th device has line 8 and the 20th line 24; the guest counts the interrupts of each.
+fn device_beyond_the_last_irq_line_has_the_split_irqchip(bed: &Bed) -> Result<()> {
+    let shares = tempfile::tempdir()?;
+    let count = LINES - OTHERS + 1;
+    let line = format!(
+        "cat /shares/{}/name /shares/{}/name; grep -c IO-APIC.*virtio /proc/interrupts; \
+         grep -E '^ *(8|24):.*[1-9].*IO-APIC.*-edge.*virtio' /proc/interrupts | wc -l",
+        count - 2,
+        count - 1
+    );
+    let outcome = with_shares(bed, &line, &shares, count)?.run()?;
+    let wanted = format!("share {}\nshare {}\n{}\n2\n", count - 2, count - 1, LINES + 1);
+    outcome.expect_code(0)?.expect_text(&wanted)?;
+    Ok(())
+}
+
+fn shares_30_are_written_at_once(bed: &Bed) -> Result<()> {
+    const COUNT: usize = 30;
+    const BLOCKS: usize = 16;
+    let shares = tempfile::tempdir()?;
+    let line = format!(
+        "for n in $(seq 0 {}); do \
+           (for block in $(seq {BLOCKS}); do yes $n-$block | head -c 65536; done >/shares/$n/new; sync /shares/$n/new) & \
+         done; wait; cat /shares/*/new | wc -c; cat /shares/*/name | wc -l",
+        COUNT - 1
+    );
+    let outcome = with_shares(bed, &line, &shares, COUNT)?.with(["-c", "2"]).run()?;
+    outcome
+        .expect_code(0)?
+        .expect_text(&format!("{}\n{COUNT}\n", COUNT * BLOCKS * 65536))?;
+    for number in 0..COUNT {
+        let written = fs::read(shares.path().join(number.to_string()).join("new"))?;
+        ensure!(
+            written == pattern(number, BLOCKS),
+            "share {number} has other bytes than were written"
+        );
+    }
+    Ok(())
+}
+
+/// What the guest writes to a share.
+fn pattern(number: usize, blocks: usize) -> Vec<u8> {
+    let block = |block| {
+        format!("{number}-{block}\n")
+            .into_bytes()
+            .into_iter()
+            .cycle()
+            .take(65536)
+    };
+    (1..=blocks).flat_map(block).collect()
 }

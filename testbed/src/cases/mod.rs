@@ -4,6 +4,7 @@ mod console;
 mod cpus;
 mod embedding;
 mod errors;
+mod irqchip;
 mod kvm;
 mod lifecycle;
 mod limits;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         console::cases(),
         shares::cases(),
         limits::cases(),
+        irqchip::cases(),
         memory::cases(),
         network::cases(),
         tsi::cases(),

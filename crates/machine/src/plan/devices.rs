@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use guest_init::contract::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
-use resource_alloc::Layout;
 use serde::Serialize;
 use vsock_proto::policy::Rule;
 
+use super::DevicePlan;
 use super::vsock::VsockDecision;
 use crate::spec::{Net, Publish, Share, Spec, Stream, VsockRoute};
 
@@ -121,9 +121,11 @@ pub(super) fn in_order(spec: &Spec, vsock: &VsockDecision) -> Vec<(String, Devic
     devices
 }
 
-/// The pins that the layout's lines need, and at least those of KVM's own IO-APIC.
-pub(super) fn io_apic_pins(layout: &Layout) -> u32 {
-    KVM_IO_APIC_PINS.max(layout.irq.last().0 + 1)
+/// The pins that the lines in use need, and at least those of KVM's own IO-APIC. A kernel goes through all that it is told
+/// of several times, and with the split irqchip each access is an exit to this process.
+pub(super) fn io_apic_pins(devices: &[DevicePlan]) -> u32 {
+    let highest = devices.iter().map(|device| device.irq).max().unwrap_or(0);
+    KVM_IO_APIC_PINS.max(highest.saturating_add(1))
 }
 
 fn console_ports(spec: &Spec) -> Vec<ConsolePort> {

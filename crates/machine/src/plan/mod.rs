@@ -93,7 +93,7 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
         initramfs: spec.initramfs,
         serial: limits.kernel.kind != KernelKind::Bundle,
         irqchip,
-        io_apic_pins: devices::io_apic_pins(irqchip.kind.layout(&limits.irq_layouts)),
+        io_apic_pins: devices::io_apic_pins(&devices),
         init: init::config(spec, &vsock, &devices),
         devices,
         vsock,
