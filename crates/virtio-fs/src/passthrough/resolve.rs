@@ -226,8 +226,53 @@ pub(super) fn open_beneath(folder: &OwnedFd, path: &CStr, flags: OFlags, mode: M
     for _ in 0..RACE_RETRIES {
         match rustix::fs::openat2(folder, path, flags, mode, BENEATH) {
             Err(HostErrno::AGAIN | HostErrno::INTR) => {}
+            Err(HostErrno::NOSYS) => return open_step_by_step(folder, path, flags, mode),
             opened => return opened,
         }
     }
     Err(HostErrno::AGAIN)
+}
+
+/// The same where the host has no `openat2` (before 5.6, or forbidden by a filter): one name after the other, and none of
+/// them may be a symbolic link. There is no `..` among names that were checked.
+fn open_step_by_step(folder: &OwnedFd, path: &CStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let mut names = path.to_bytes().split(|byte| *byte == b'/');
+    let last = names.next_back().unwrap_or_default();
+    let mut at: Option<OwnedFd> = None;
+    for name in names {
+        let step = rustix::fs::openat(
+            at.as_ref().unwrap_or(folder),
+            name,
+            PATH_ONLY | OFlags::DIRECTORY,
+            Mode::empty(),
+        );
+        at = Some(step?);
+    }
+    rustix::fs::openat(at.as_ref().unwrap_or(folder), last, flags | OFlags::NOFOLLOW, mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_without_openat2_is_followed_and_links_in_it_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
+        std::fs::write(temp.path().join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink("a", temp.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("file", temp.path().join("a/b/to-file")).unwrap();
+        let folder = rustix::fs::open(temp.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let kind = |path: &CStr| {
+            let opened = open_step_by_step(&folder, path, PATH_ONLY, Mode::empty());
+            opened.map(|fd| Stat::of(&fd).unwrap().kind())
+        };
+        assert_eq!(kind(c"a/b/file"), Ok(FileKind::Regular));
+        assert_eq!(kind(c"a"), Ok(FileKind::Directory));
+        assert_eq!(kind(c"link"), Ok(FileKind::Symlink));
+        assert_eq!(kind(c"link/b/file"), Err(HostErrno::NOTDIR));
+        assert_eq!(kind(c"a/none/file"), Err(HostErrno::NOENT));
+        let opened = open_step_by_step(&folder, c"a/b/to-file", OFlags::RDONLY, Mode::empty());
+        assert_eq!(opened.map(drop), Err(HostErrno::LOOP));
+    }
 }
