@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::config::{Mount, MountKind};
+use crate::contract;
 use crate::fault::Fault;
-use crate::sys::{self, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_SHARED};
+use crate::sys::{self, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_SHARED};
 
 struct KernelFileSystem {
     name: &'static str,
@@ -94,18 +95,38 @@ fn link_descriptors() {
 /// Mounts what the configuration names.
 pub(crate) fn mount(mount: &Mount) -> Result<(), Fault> {
     let target = &mount.target;
-    create_mount_point(Path::new(target))
-        .map_err(|error| Fault::set_up(format!("cannot create the mount point {target:?}: {error}")))?;
+    let path = Path::new(target);
+    match mount.kind {
+        MountKind::File => create_file_mount_point(path),
+        MountKind::Virtiofs | MountKind::Tmpfs => create_mount_point(path),
+    }
+    .map_err(|error| Fault::set_up(format!("cannot create the mount point {target:?}: {error}")))?;
     let read_only = if mount.read_only { MS_RDONLY } else { 0 };
     match mount.kind {
-        MountKind::Virtiofs => sys::mount(&mount.tag, target, "virtiofs", MS_RELATIME | read_only, "")
-            .map_err(|error| Fault::set_up(format!("cannot mount the share {:?} on {target:?}: {error}", mount.tag))),
+        MountKind::Virtiofs => mount_share(&mount.tag, target, read_only),
+        MountKind::File => bind_file(&mount.tag, target, read_only),
         MountKind::Tmpfs => {
             let flags = MS_NODEV | MS_NOSUID | MS_RELATIME | read_only;
             sys::mount("tmpfs", target, "tmpfs", flags, "")
                 .map_err(|error| Fault::set_up(format!("cannot mount a tmpfs on {target:?}: {error}")))
         }
     }
+}
+
+fn mount_share(tag: &str, target: &str, read_only: u64) -> Result<(), Fault> {
+    sys::mount(tag, target, "virtiofs", MS_RELATIME | read_only, "")
+        .map_err(|error| Fault::set_up(format!("cannot mount the share {tag:?} on {target:?}: {error}")))
+}
+
+/// A file system has a folder for its root, so the file comes in one. That is mounted aside, over our own folder, which
+/// nobody needs any more; what is bound from it stays when it goes.
+fn bind_file(tag: &str, target: &str, read_only: u64) -> Result<(), Fault> {
+    mount_share(tag, contract::FOLDER, read_only)?;
+    let file = format!("{}/{}", contract::FOLDER, contract::SHARED_FILE);
+    let bound = sys::mount(&file, target, "", MS_BIND, "");
+    let put_away = sys::unmount(contract::FOLDER);
+    bound.map_err(|error| Fault::set_up(format!("cannot mount the shared file {tag:?} on {target:?}: {error}")))?;
+    put_away.map_err(|error| Fault::set_up(format!("cannot put the share {tag:?} away: {error}")))
 }
 
 /// Creates the folder if it is missing and would not be created on the host.
@@ -120,6 +141,29 @@ fn create_mount_point(target: &Path) -> io::Result<()> {
         .unwrap_or(Path::new("/"));
     if is_the_guests_own(parent) {
         std::fs::create_dir_all(target)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// The same for a file to mount a file on. The kernel mounts on what a symbolic link leads to.
+fn create_file_mount_point(target: &Path) -> io::Result<()> {
+    if target.is_dir() {
+        return Err(io::Error::other(
+            "a folder is there, and a file can only be mounted on a file",
+        ));
+    }
+    if target.exists() {
+        return Ok(());
+    }
+    if let Ok(destination) = target.read_link() {
+        let what = format!("a symbolic link to {destination:?} is there, which does not exist");
+        return Err(io::Error::other(what));
+    }
+    let folder = target.parent().unwrap_or(Path::new("/"));
+    create_mount_point(folder)?;
+    if is_the_guests_own(folder) {
+        std::fs::File::create_new(target).map(drop)
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
@@ -150,20 +194,43 @@ mod tests {
     }
 
     #[test]
+    fn missing_mount_point_of_a_file_on_own_file_system_is_an_empty_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a/b");
+        create_file_mount_point(&target).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"");
+        std::fs::write(&target, "kept").unwrap();
+        create_file_mount_point(&target).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn folder_or_broken_link_in_the_place_of_a_file_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusal = |target: &Path| create_file_mount_point(target).unwrap_err().to_string();
+        assert!(refusal(folder.path()).contains("a folder is there"));
+        let link = folder.path().join("link");
+        symlink("nowhere", &link).unwrap();
+        assert!(refusal(&link).contains("\"nowhere\""), "{}", refusal(&link));
+    }
+
+    #[test]
     fn share_that_cannot_be_mounted_is_named_with_its_place() {
         let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().to_str().unwrap().to_owned();
-        let share = Mount {
-            kind: MountKind::Virtiofs,
-            tag: "no-such-tag".into(),
-            target: target.clone(),
-            read_only: true,
-        };
-        let fault = mount(&share).unwrap_err();
-        assert!(
-            fault.message.contains("no-such-tag") && fault.message.contains(&target),
-            "{}",
-            fault.message
-        );
+        let file = folder.path().join("file");
+        for (kind, target, place) in [
+            (MountKind::Virtiofs, folder.path(), folder.path()),
+            (MountKind::File, &file, Path::new(contract::FOLDER)),
+        ] {
+            let share = Mount {
+                kind,
+                tag: "no-such-tag".into(),
+                target: target.to_str().unwrap().to_owned(),
+                read_only: true,
+            };
+            let message = mount(&share).unwrap_err().message;
+            let names = ["no-such-tag", place.to_str().unwrap()];
+            assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        }
     }
 }

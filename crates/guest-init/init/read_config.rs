@@ -48,6 +48,7 @@ fn variable(value: &Value) -> Result<(String, String), Unexpected> {
 fn mount(value: &Value) -> Result<Mount, Unexpected> {
     let kind = match text(value, "kind")?.as_str() {
         "virtiofs" => MountKind::Virtiofs,
+        "file" => MountKind::File,
         "tmpfs" => MountKind::Tmpfs,
         _ => return Err(Unexpected("kind")),
     };
@@ -131,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_mount() -> impl Strategy<Value = Mount> {
-        let kind = prop_oneof![Just(MountKind::Virtiofs), Just(MountKind::Tmpfs)];
+        let kind = prop_oneof![Just(MountKind::Virtiofs), Just(MountKind::File), Just(MountKind::Tmpfs)];
         (kind, any::<String>(), any::<String>(), any::<bool>()).prop_map(|(kind, tag, target, read_only)| Mount {
             kind,
             tag,

@@ -21,6 +21,7 @@ pub(crate) const MS_RDONLY: u64 = 1;
 pub(crate) const MS_NOSUID: u64 = 2;
 pub(crate) const MS_NODEV: u64 = 4;
 pub(crate) const MS_NOEXEC: u64 = 8;
+pub(crate) const MS_BIND: u64 = 1 << 12;
 pub(crate) const MS_REC: u64 = 1 << 14;
 pub(crate) const MS_SHARED: u64 = 1 << 20;
 pub(crate) const MS_RELATIME: u64 = 1 << 21;
@@ -51,6 +52,8 @@ unsafe extern "C" {
         flags: c_ulong,
         data: *const c_void,
     ) -> c_int;
+    #[link_name = "umount2"]
+    fn unmount_at(target: *const c_char, flags: c_int) -> c_int;
     fn statfs(path: *const c_char, buffer: *mut c_void) -> c_int;
     fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     #[link_name = "reboot"]
@@ -94,6 +97,14 @@ pub(crate) fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &s
             data.as_ptr().cast(),
         )
     })
+}
+
+/// Takes the last mount on `target` away, at once for those who look there and for good when nobody uses it.
+pub(crate) fn unmount(target: &str) -> io::Result<()> {
+    const MNT_DETACH: c_int = 2;
+    let target = c_string(target.as_bytes())?;
+    // SAFETY: `target` ends in NUL and outlives the call, which does not keep it.
+    result(unsafe { unmount_at(target.as_ptr(), MNT_DETACH) })
 }
 
 /// `f_type` of `statfs(2)`.

@@ -34,8 +34,8 @@ pub struct Mount {
     pub kind: MountKind,
     /// The tag of the virtio-fs device; of no meaning for a tmpfs.
     pub tag: String,
-    /// Where; absolute. On the root share the folder has to be there, a virtual one at the least: the init creates
-    /// folders only on file systems that are the guest's own.
+    /// Where; absolute. On the root share the folder or file has to be there, a virtual one at the least: the init
+    /// creates mount points only on file systems that are the guest's own.
     pub target: String,
     /// Nothing can be written there.
     pub read_only: bool,
@@ -48,6 +48,8 @@ pub struct Mount {
 pub enum MountKind {
     /// A share of the host.
     Virtiofs,
+    /// A share whose only file, [`SHARED_FILE`](crate::contract::SHARED_FILE), is bound to the target.
+    File,
     /// Memory of the guest.
     Tmpfs,
 }

@@ -6,6 +6,13 @@ pub const INIT_PATH: &str = "/.tessera/init";
 /// Where the init finds its [`Config`](crate::config::Config), as JSON.
 pub const CONFIG_PATH: &str = "/.tessera/config.json";
 
+/// The folder of the two. The init mounts the share of a single file over it for as long as it takes to bind the file to
+/// its place.
+pub const FOLDER: &str = "/.tessera";
+
+/// What the file is called in the share of a single file.
+pub const SHARED_FILE: &str = "file";
+
 /// The name of the port that is the program's standard input.
 pub const STDIN_PORT: &str = "tessera-stdin";
 

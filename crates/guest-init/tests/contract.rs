@@ -24,12 +24,20 @@ fn config_has_the_form_that_the_init_reads() {
         args: vec!["sh".into(), "-c".into()],
         env: vec![("A".into(), "b=c".into())],
         cwd: "/".into(),
-        mounts: vec![Mount {
-            kind: MountKind::Virtiofs,
-            tag: "data".into(),
-            target: "/d".into(),
-            read_only: true,
-        }],
+        mounts: vec![
+            Mount {
+                kind: MountKind::Virtiofs,
+                tag: "data".into(),
+                target: "/d".into(),
+                read_only: true,
+            },
+            Mount {
+                kind: MountKind::File,
+                tag: "one".into(),
+                target: "/etc/one".into(),
+                read_only: false,
+            },
+        ],
         rlimits: vec![Rlimit {
             resource: 7,
             soft: 1024,
@@ -45,7 +53,8 @@ fn config_has_the_form_that_the_init_reads() {
     };
     let expected = concat!(
         r#"{"args":["sh","-c"],"env":[["A","b=c"]],"cwd":"/","#,
-        r#""mounts":[{"kind":"virtiofs","tag":"data","target":"/d","read_only":true}],"#,
+        r#""mounts":[{"kind":"virtiofs","tag":"data","target":"/d","read_only":true},"#,
+        r#"{"kind":"file","tag":"one","target":"/etc/one","read_only":false}],"#,
         r#""rlimits":[{"resource":7,"soft":1024,"hard":18446744073709551615}],"hostname":"h","tsi_inet":true,"#,
         r#""terminal":false,"ports":{"stdin":true,"stdout":false,"stderr":false,"control":false}}"#,
     );

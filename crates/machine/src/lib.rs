@@ -21,7 +21,9 @@ pub mod spec;
 
 pub use limits::{HostOs, IrqLayouts, KernelKind, KernelTraits, Limits};
 pub use plan::{Plan, PlanError, plan};
-pub use spec::{Choice, IrqchipChoice, KernelWords, Net, Publish, Share, Spec, Stdio, Stream, VsockRoute};
+pub use spec::{
+    Cache, Choice, IrqchipChoice, KernelWords, Net, Publish, Share, ShareKind, Spec, Stdio, Stream, VsockRoute,
+};
 
 #[cfg(feature = "kvm")]
 mod build;

@@ -129,17 +129,49 @@ pub struct KernelWords {
     pub omit: Vec<String>,
 }
 
-/// A folder of the host in the guest.
+/// A folder or a file of the host in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
-    /// The folder on the host.
+    /// The folder or file on the host.
     pub host: PathBuf,
     /// Where the guest sees it: an absolute path, `/` for the root.
     pub guest: String,
     /// Whether the guest may only read.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether it is a folder or a file; the root is a folder.
+    #[serde(default)]
+    pub kind: ShareKind,
+    /// How the guest may cache it.
+    #[serde(default)]
+    pub cache: Cache,
+}
+
+/// What is shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShareKind {
+    /// A folder with all that is in it.
+    #[default]
+    Folder,
+    /// A single regular file. The file is shared and not its name: when the host puts another file in its place, the
+    /// guest keeps the old one. In the guest it can be read, written, truncated and given another mode; its name is a
+    /// mount point there, so removing and renaming it, or another file over it, is EBUSY.
+    File,
+}
+
+/// How the guest may cache what it got of a share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// Each access asks the host: a change by the host is seen at once.
+    None,
+    /// Who opens a file sees what was written by those who closed it before; names and attributes may be a second old.
+    #[default]
+    Auto,
+    /// Nothing but this guest changes the share while it is mounted: a change by the host may never be seen.
+    Always,
 }
 
 impl Share {
@@ -149,13 +181,24 @@ impl Share {
         Self::new(host, "/")
     }
 
-    /// A writable share.
+    /// A writable share of a folder.
     #[must_use]
     pub fn new(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
         Self {
             host: host.into(),
             guest: guest.into(),
             read_only: false,
+            kind: ShareKind::Folder,
+            cache: Cache::Auto,
+        }
+    }
+
+    /// A writable share of a single file.
+    #[must_use]
+    pub fn file(host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        Self {
+            kind: ShareKind::File,
+            ..Self::new(host, guest)
         }
     }
 }

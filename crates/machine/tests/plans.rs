@@ -2,8 +2,9 @@
 //!
 //! Addresses, IRQ lines and the command line are what a guest sees: a changed golden file is a line in the CHANGELOG.
 
+use guest_init::MountKind;
 use machine::plan::{DeviceKind, DevicePlan, Irqchip};
-use machine::{Choice, IrqchipChoice, Limits, Net, Plan, PlanError, Share, Spec, plan};
+use machine::{Cache, Choice, IrqchipChoice, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan};
 use proptest::prelude::*;
 
 /// Lines of the in-kernel irqchip that devices may have.
@@ -315,6 +316,23 @@ fn what_cannot_be_planned_is_refused_by_name() {
         (share("relative"), "absolute"),
         (share("/a/../b"), "absolute"),
         (share("/proc/x"), "own file systems"),
+        (
+            Spec {
+                root: Some(Share {
+                    kind: ShareKind::File,
+                    ..Share::root("/srv/root")
+                }),
+                ..default()
+            },
+            "a guest starts from a folder",
+        ),
+        (
+            Spec {
+                shares: vec![Share::new("/a", "/x/y/z"), Share::file("/b", "/x")],
+                ..default()
+            },
+            "`/x/y/z` in the guest: what is above it is the share of a file",
+        ),
         (share("/.tessera"), "own file systems"),
         (
             Spec {
@@ -395,7 +413,7 @@ fn a_mount_point_inside_another_share_is_a_folder_of_that_share() {
         .devices
         .iter()
         .filter_map(|device| match &device.kind {
-            DeviceKind::Share(share) => Some((device.name.as_str(), share.folders.join(" "))),
+            DeviceKind::Share(share) => Some((device.name.as_str(), share.mount_points.folders.join(" "))),
             _ => None,
         })
         .collect();
@@ -417,6 +435,57 @@ fn a_mount_point_inside_another_share_is_a_folder_of_that_share() {
     assert_eq!(targets, ["/data", "/data/b"], "the outer one is mounted first");
 }
 
+/// A file, a file within a folder that is shared too, and both with settings of their own.
+fn with_files() -> Spec {
+    let shares = vec![
+        Share {
+            read_only: true,
+            ..Share::file("/srv/hosts", "/etc/hosts")
+        },
+        Share {
+            cache: Cache::Always,
+            ..Share::new("/srv/data", "/data")
+        },
+        Share {
+            cache: Cache::None,
+            ..Share::file("/srv/conf", "/data/app/conf")
+        },
+    ];
+    Spec { shares, ..default() }
+}
+
+#[test]
+fn files_are_shares_of_their_own() {
+    insta::assert_snapshot!(planned(&with_files()));
+}
+
+#[test]
+fn mount_point_of_a_file_is_a_file_of_what_is_beneath() {
+    let plan = planned(&with_files());
+    let files: Vec<_> = plan
+        .devices
+        .iter()
+        .filter_map(|device| match &device.kind {
+            DeviceKind::Share(share) => Some((device.name.as_str(), share.mount_points.files.join(" "))),
+            _ => None,
+        })
+        .collect();
+    let wanted = [
+        ("root", "/etc/hosts"),
+        ("share0", ""),
+        ("share1", "/app/conf"),
+        ("share2", ""),
+    ];
+    assert_eq!(files, wanted.map(|(name, files)| (name, files.to_owned())));
+    let mounts = plan.init.unwrap().mounts;
+    let mounts: Vec<_> = mounts.iter().map(|mount| (mount.kind, mount.target.as_str())).collect();
+    let (folder, file) = (MountKind::Virtiofs, MountKind::File);
+    assert_eq!(
+        mounts,
+        [(folder, "/data"), (file, "/data/app/conf"), (file, "/etc/hosts")]
+    );
+}
+
 #[test]
 fn a_spec_survives_json() {
     let spec = Spec {
@@ -424,7 +493,7 @@ fn a_spec_survives_json() {
         tsi_allow: vec!["127.0.0.1:8080".parse().unwrap()],
         env: vec![("A".into(), "1".into())],
         irqchip: IrqchipChoice::InKernel,
-        ..with_shares(2)
+        ..with_files()
     };
     let json = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);

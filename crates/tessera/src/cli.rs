@@ -88,8 +88,8 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = Irqchip::Auto)]
     pub irqchip: Irqchip,
 
-    /// Share a folder of the host with the guest
-    #[arg(short, long, value_name = "HOST:GUEST[:ro]", value_parser = values::share)]
+    /// Share a folder or a file of the host with the guest; OPTION is ro, cache=none, cache=auto or cache=always
+    #[arg(short, long, value_name = "HOST:GUEST[:OPTION,...]", value_parser = values::share)]
     pub volume: Vec<Share>,
 
     /// Publish a TCP port of the guest on the host

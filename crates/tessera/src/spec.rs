@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use machine::{Choice, KernelWords, Net, Share, Spec, Stdio, VsockRoute};
+use machine::{Choice, KernelWords, Net, Share, ShareKind, Spec, Stdio, VsockRoute};
 
 use crate::cli::{MachineArgs, Toggle};
 use crate::values::{NetArg, NetMode};
@@ -48,7 +48,7 @@ pub(crate) fn spec(
             omit: args.cmdline_omit.clone(),
         },
         root: Some(Share::root(absolute(&args.rootfs)?)),
-        shares: args.volume.iter().map(with_absolute_host).collect::<Result<_, _>>()?,
+        shares: args.volume.iter().map(as_on_host).collect::<Result<_, _>>()?,
         command: args.command.clone(),
         env: args
             .env
@@ -142,9 +142,17 @@ fn rules<R: FromStr<Err: std::error::Error>>(option: &'static str, texts: &[Stri
     texts.iter().map(rule).collect()
 }
 
-fn with_absolute_host(share: &Share) -> Result<Share, SpecError> {
+/// What is not there is planned as a folder, and found wanting when it is to be run.
+fn as_on_host(share: &Share) -> Result<Share, SpecError> {
+    let host = absolute(&share.host)?;
+    let kind = if host.is_file() {
+        ShareKind::File
+    } else {
+        ShareKind::Folder
+    };
     Ok(Share {
-        host: absolute(&share.host)?,
+        host,
+        kind,
         ..share.clone()
     })
 }
@@ -259,6 +267,21 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn shared_file_is_told_from_a_folder_by_a_look_at_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("a temporary folder");
+        for (path, kind) in [
+            (file.as_path(), ShareKind::File),
+            (folder.path(), ShareKind::Folder),
+            (Path::new("/nowhere"), ShareKind::Folder),
+        ] {
+            let spec = spec_of(&["-v", &format!("{}:/mnt", path.display())]).expect("well formed");
+            assert_eq!(spec.shares[0].kind, kind, "{}", path.display());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use machine::{Net, Publish, Share, VsockRoute};
+use machine::{Cache, Net, Publish, Share, VsockRoute};
 
 /// What `--net` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,22 +62,44 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `HOST:GUEST[:ro]`; `:rw` is what it is without.
+/// `HOST:GUEST[:OPTION[,OPTION]]`: an access and a cache. What is shared is a folder until somebody has looked.
 pub(crate) fn share(text: &str) -> Result<Share, String> {
     let parts: Vec<&str> = text.split(':').collect();
-    let (host, guest, read_only) = match parts.as_slice() {
-        [host, guest] | [host, guest, "rw"] => (*host, *guest, false),
-        [host, guest, "ro"] => (*host, *guest, true),
-        _ => ("", "", false),
+    let (host, guest, options) = match *parts.as_slice() {
+        [host, guest] if !host.is_empty() && !guest.is_empty() => (host, guest, None),
+        [host, guest, options] if !host.is_empty() && !guest.is_empty() => (host, guest, Some(options)),
+        _ => return Err("it is not HOST:GUEST or HOST:GUEST:ro".to_owned()),
     };
-    if host.is_empty() || guest.is_empty() {
-        return Err("it is not HOST:GUEST or HOST:GUEST:ro".to_owned());
+    let (mut access, mut cache) = (None, None);
+    for option in options.into_iter().flat_map(|options| options.split(',')) {
+        let repeated = match (option, option.split_once('=')) {
+            ("ro", _) => access.replace(true).is_some(),
+            ("rw", _) => access.replace(false).is_some(),
+            (_, Some(("cache", how))) => cache.replace(cache_named(how)?).is_some(),
+            _ => {
+                return Err(format!(
+                    "`{option}` is none of ro, rw, cache=none, cache=auto and cache=always"
+                ));
+            }
+        };
+        if repeated {
+            return Err(format!("`{option}` says again what was said before it"));
+        }
     }
     Ok(Share {
-        host: PathBuf::from(host),
-        guest: guest.to_owned(),
-        read_only,
+        read_only: access.unwrap_or_default(),
+        cache: cache.unwrap_or_default(),
+        ..Share::new(host, guest)
     })
+}
+
+fn cache_named(name: &str) -> Result<Cache, String> {
+    match name {
+        "none" => Ok(Cache::None),
+        "auto" => Ok(Cache::Auto),
+        "always" => Ok(Cache::Always),
+        _ => Err(format!("`{name}` is none of the caches none, auto and always")),
+    }
 }
 
 /// `[ADDR:]HOST:GUEST`; an IPv6 address stands in brackets.
@@ -188,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_name_two_folders_and_perhaps_an_access() {
+    fn shares_name_two_places_and_perhaps_an_access_and_a_cache() {
         let shared = share("/src:/mnt:ro").expect("whole");
         assert_eq!(
             (shared.host.to_str(), shared.guest.as_str(), shared.read_only),
@@ -196,7 +218,25 @@ mod tests {
         );
         assert!(!share("a:/b").expect("whole").read_only);
         assert!(!share("a:/b:rw").expect("whole").read_only);
-        for text in ["", "a", ":", "a:", ":b", "a:b:", "a:b:rx", "a:b:ro:ro"] {
+        let cached = share("a:/b:cache=none,ro").expect("whole");
+        assert_eq!((cached.read_only, cached.cache), (true, Cache::None));
+        assert_eq!(share("a:/b:cache=always").expect("whole").cache, Cache::Always);
+        for text in [
+            "",
+            "a",
+            ":",
+            "a:",
+            ":b",
+            "a:b:",
+            "a:b:rx",
+            "a:b:ro:ro",
+            "a:b:ro,rw",
+            "a:b:ro,",
+            "a:b:cache=",
+            "a:b:cache=auto,cache=auto",
+            "a::ro",
+            ":b:ro",
+        ] {
             assert!(share(text).is_err(), "{text}");
         }
     }

@@ -173,6 +173,103 @@ fn a_single_file_is_shared_and_nothing_beside_it() {
     assert_eq!(names(&scene.shared), ["one", "other"]);
 }
 
+fn errno<T>(done: std::io::Result<T>) -> Option<i32> {
+    done.err().and_then(|error| error.raw_os_error())
+}
+
+/// What a shared file can and cannot do, where the guest's init has bound it.
+#[test]
+fn a_single_file_that_is_bound_keeps_its_name_and_may_change_otherwise() {
+    let scene = Scene::new();
+    let (of_host, bound) = (scene.shared.join("one"), scene.mnt.with_file_name("bound"));
+    fs::write(&of_host, b"before").unwrap();
+    fs::write(&bound, b"").unwrap();
+    let file = Passthrough::new(&of_host, PassthroughConfig::default()).unwrap();
+    let Some(mounted) = Mounted::new(&scene.mnt, SingleFile::new(file, "file").unwrap()) else {
+        return;
+    };
+    rustix::mount::mount_bind(scene.mnt.join("file"), &bound).unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&bound)
+        .unwrap()
+        .write_all(b" after")
+        .unwrap();
+    assert_eq!(fs::read(&of_host).unwrap(), b"before after");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&bound)
+        .unwrap()
+        .set_len(3)
+        .unwrap();
+    assert_eq!(fs::read(&of_host).unwrap(), b"bef");
+    fs::set_permissions(&bound, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fs::metadata(&of_host).unwrap().mode() & 0o7777, 0o640);
+    let other = bound.with_file_name("other");
+    fs::write(&other, b"").unwrap();
+    assert_eq!(errno(fs::remove_file(&bound)), Some(libc::EBUSY));
+    assert_eq!(
+        errno(fs::rename(&bound, bound.with_file_name("moved"))),
+        Some(libc::EBUSY)
+    );
+    assert_eq!(errno(fs::rename(&other, &bound)), Some(libc::EBUSY));
+    assert_eq!(
+        errno(fs::hard_link(&bound, bound.with_file_name("link"))),
+        Some(libc::EXDEV)
+    );
+    rustix::mount::unmount(&bound, rustix::mount::UnmountFlags::DETACH).unwrap();
+    drop(mounted);
+    assert_eq!(names(&scene.shared), ["one"]);
+}
+
+/// Editors write a new file and rename it over the old one.
+#[test]
+fn a_single_file_that_the_host_replaces_stays_the_old_one() {
+    for config in modes() {
+        let scene = Scene::new();
+        let of_host = scene.shared.join("one");
+        fs::write(&of_host, b"old").unwrap();
+        let file = Passthrough::new(&of_host, config).unwrap();
+        let Some(mounted) = Mounted::new(&scene.mnt, SingleFile::new(file, "file").unwrap()) else {
+            return;
+        };
+        fs::write(scene.shared.join("new"), b"new").unwrap();
+        fs::rename(scene.shared.join("new"), &of_host).unwrap();
+        assert_eq!(fs::read(scene.mnt.join("file")).unwrap(), b"old");
+        fs::write(scene.mnt.join("file"), b"of the guest").unwrap();
+        assert_eq!(fs::read(scene.mnt.join("file")).unwrap(), b"of the guest");
+        drop(mounted);
+        assert_eq!(fs::read(&of_host).unwrap(), b"new");
+    }
+}
+
+#[test]
+fn a_single_file_that_is_read_only_changes_in_nothing() {
+    let scene = Scene::new();
+    let of_host = scene.shared.join("one");
+    fs::write(&of_host, b"kept").unwrap();
+    let before = snapshot(&scene.shared);
+    let config = PassthroughConfig {
+        read_only: true,
+        ..PassthroughConfig::default()
+    };
+    let file = Passthrough::new(&of_host, config).unwrap();
+    let Some(mounted) = Mounted::new(&scene.mnt, SingleFile::new(file, "file").unwrap()) else {
+        return;
+    };
+    let shown = scene.mnt.join("file");
+    assert_eq!(fs::read(&shown).unwrap(), b"kept");
+    assert_eq!(errno(fs::write(&shown, b"gone")), Some(libc::EROFS));
+    assert_eq!(
+        errno(fs::OpenOptions::new().append(true).open(&shown)),
+        Some(libc::EROFS)
+    );
+    let mode = fs::Permissions::from_mode(0o777);
+    assert_eq!(errno(fs::set_permissions(&shown, mode)), Some(libc::EROFS));
+    drop(mounted);
+    assert_eq!(snapshot(&scene.shared), before);
+}
+
 #[test]
 fn a_tree_in_memory_is_a_file_system() {
     let scene = Scene::new();

@@ -145,6 +145,31 @@ fn a_folder_of_the_host_takes_the_place_of_a_virtual_one() {
     assert_eq!(driver.lookup(mnt, b"data").unwrap().attr().mode() & 0o777, 0o711);
 }
 
+/// A single file of the host is bound over such a one.
+#[test]
+fn an_empty_file_is_there_until_the_host_has_one() {
+    let entries = vec![
+        VirtualEntry::empty_file("/etc/app/conf"),
+        VirtualEntry::empty_file("/one"),
+    ];
+    let mut driver = mounted(Overlay::new(MemoryFs::new(1 << 20), entries).unwrap());
+    assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "etc", "one"]);
+    let app = driver.lookup(ROOT, b"etc").unwrap().node();
+    let app = driver.lookup(app, b"app").unwrap().node();
+    let conf = driver.lookup(app, b"conf").unwrap();
+    assert_eq!((conf.attr().mode(), conf.attr().size()), (0o100_644, 0));
+    let (handle, _) = driver.open(conf.node(), 0).unwrap();
+    assert_eq!(driver.read(conf.node(), handle, 0, 100).unwrap(), b"");
+    assert_eq!(driver.open(conf.node(), 0o2).unwrap_err(), EROFS);
+    assert_eq!(driver.unlink(ROOT, b"one").unwrap_err(), EBUSY);
+
+    let (of_host, handle) = driver.create(ROOT, b"one", 0o600, 0o2).unwrap();
+    driver.write(of_host.node(), handle, 0, b"of the host", 0).unwrap();
+    let looked_up = driver.lookup(ROOT, b"one").unwrap();
+    assert_eq!((looked_up.node(), looked_up.attr().size()), (of_host.node(), 11));
+    assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "one", "etc"]);
+}
+
 /// A guest may start from the host's own root. Its `/proc` is out of reach, and the guest mounts one of its own there.
 #[test]
 fn a_mount_point_over_a_pseudo_file_system_of_the_host_is_an_empty_folder() {
@@ -179,8 +204,17 @@ fn paths_that_no_file_can_have_are_refused() {
         assert_eq!(made.err(), Some(OverlayError::Path { path: path.into() }));
     }
     let file = VirtualEntry::file("/a", 0o644, b"".as_slice());
-    for meets in [VirtualEntry::folder("/a/b"), VirtualEntry::folder("/a"), file.clone()] {
-        assert!(Overlay::new(MemoryFs::new(1 << 20), vec![file.clone(), meets]).is_err());
+    let empty = VirtualEntry::empty_file("/a");
+    for first in [&file, &empty] {
+        let others = [
+            VirtualEntry::folder("/a/b"),
+            VirtualEntry::folder("/a"),
+            file.clone(),
+            empty.clone(),
+        ];
+        for meets in others {
+            assert!(Overlay::new(MemoryFs::new(1 << 20), vec![first.clone(), meets]).is_err());
+        }
     }
 }
 

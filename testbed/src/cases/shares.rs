@@ -1,11 +1,12 @@
-//! Folders of the host in the guest.
+//! Folders and files of the host in the guest.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 
 use super::{Case, SHORT, cases};
-use crate::bed::Bed;
+use crate::bed::{Bed, Running};
 
 pub(super) fn cases() -> Vec<Case> {
     cases![SHORT;
@@ -14,6 +15,12 @@ pub(super) fn cases() -> Vec<Case> {
         share_read_only_refuses_writes,
         share_does_not_lead_out_of_its_folder,
         share_serves_what_a_shell_does_with_files,
+        share_of_a_file_is_that_file_beside_a_folder_and_a_read_only_one,
+        share_of_a_file_that_the_host_replaces_stays_the_old_one,
+        share_of_a_file_over_a_folder_of_the_root_is_an_error,
+        share_of_two_guests_carries_from_each_to_the_other,
+        share_under_an_edit_of_the_host_shows_what_its_cache_promises,
+        share_that_the_host_deletes_gives_errors_and_the_guest_goes_on,
     ]
 }
 
@@ -99,5 +106,146 @@ fn share_serves_what_a_shell_does_with_files(bed: &Bed) -> Result<()> {
     let outcome = bed.shell(line).with(volume(&folder, "/data")).run()?;
     let wanted = "one\n640 2 4\n10\nb\ng\n203\nfifo\n4194304\n. ./big ./c ./c/b ./c/g ./h ./p ./s ";
     outcome.expect_code(0)?.expect_text(wanted)?;
+    Ok(())
+}
+
+/// The option of a share, by path.
+fn volume_of(path: &Path, rest: &str) -> [String; 2] {
+    ["-v".to_owned(), format!("{}:{rest}", path.display())]
+}
+
+fn share_of_a_file_is_that_file_beside_a_folder_and_a_read_only_one(bed: &Bed) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let of_host = |name: &str| folder.path().join(name);
+    for name in ["conf", "fixed", "beside"] {
+        fs::write(of_host(name), format!("{name}\n"))?;
+    }
+    let line = "cat /etc/app/conf /srv/fixed; echo more >>/etc/app/conf; cat /data/conf; truncate -s 3 /etc/app/conf; \
+        chmod 640 /etc/app/conf; stat -c '%a %s' /data/conf; ls /etc/app; \
+        mv /etc/app/conf /etc/app/moved 2>/dev/null || echo busy; rm -f /etc/app/conf 2>/dev/null || echo busy; \
+        echo gone 2>/dev/null >/srv/fixed || echo refused; chmod 777 /srv/fixed 2>/dev/null || echo refused; \
+        mount -o remount,rw /srv/fixed 2>/dev/null; echo gone 2>/dev/null >/srv/fixed || echo refused";
+    let outcome = bed
+        .shell(line)
+        .with(volume_of(&of_host("conf"), "/etc/app/conf"))
+        .with(volume_of(&of_host("fixed"), "/srv/fixed:ro"))
+        .with(volume(&folder, "/data:cache=none"))
+        .run()?;
+    let wanted = "conf\nfixed\nconf\nmore\n640 3\nconf\nbusy\nbusy\nrefused\nrefused\nrefused\n";
+    outcome.expect_code(0)?.expect_text(wanted)?;
+    for (name, text) in [("conf", "con"), ("fixed", "fixed\n"), ("beside", "beside\n")] {
+        let found = fs::read_to_string(of_host(name))?;
+        ensure!(found == text, "the host reads {found:?} in {name}");
+    }
+    ensure!(
+        !bed.root.join("etc/app").exists() && !bed.root.join("srv").exists(),
+        "a mount point was made in the host's folder"
+    );
+    Ok(())
+}
+
+/// A guest that has said that it is ready goes on when a file `go` appears in its share.
+const UNTIL_GO: &str = "until [ -e /data/go ]; do sleep 0.1; done";
+
+/// Starts a guest, and lets it go on when the host has done something to `folder`.
+fn edit_under(bed: &Bed, line: &str, options: &[[String; 2]], edit: impl FnOnce() -> Result<()>) -> Result<String> {
+    let mut guest: Running = bed.shell(line).with(options.concat()).start()?;
+    guest.wait_for_line("ready")?;
+    edit()?;
+    let (text, status) = guest.finish()?;
+    ensure!(status.success(), "the guest ended with {status}");
+    Ok(text)
+}
+
+fn share_of_a_file_that_the_host_replaces_stays_the_old_one(bed: &Bed) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (one, new) = (folder.path().join("one"), folder.path().join("new"));
+    fs::write(&one, "old\n")?;
+    let line = format!("cat /one; echo ready; {UNTIL_GO}; cat /one; echo guest >>/one; cat /one");
+    let options = [volume_of(&one, "/one"), volume(&folder, "/data")];
+    let text = edit_under(bed, &line, &options, || {
+        fs::write(&new, "new\n")?;
+        fs::rename(&new, &one)?;
+        Ok(fs::write(folder.path().join("go"), "")?)
+    })?;
+    ensure!(text == "old\nold\nguest\n", "the guest reads {text:?}");
+    ensure!(fs::read_to_string(&one)? == "new\n", "the new file was written to");
+    Ok(())
+}
+
+fn share_of_a_file_over_a_folder_of_the_root_is_an_error(bed: &Bed) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    bed.shell("true")
+        .with(volume_of(file.path(), "/etc"))
+        .run()?
+        .expect_error(&["\"/etc\"", "a folder is there"])?;
+    Ok(())
+}
+
+fn share_of_two_guests_carries_from_each_to_the_other(bed: &Bed) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let line = |own: &str, other: &str| {
+        format!(
+            "cd /data; echo of {own} >{own}.part; mv {own}.part {own}; \
+             until [ -e {other} ]; do sleep 0.1; done; cat {other}; \
+             echo seen by {own} >>{other}; until grep -q 'seen by {other}' {own}; do sleep 0.1; done; cat {own}"
+        )
+    };
+    let start = |own: &str, other: &str| bed.shell(&line(own, other)).with(volume(&folder, "/data")).start();
+    let (one, two) = (start("one", "two")?, start("two", "one")?);
+    for (guest, own, other) in [(one, "one", "two"), (two, "two", "one")] {
+        let (text, status) = guest.finish()?;
+        ensure!(status.success(), "the guest {own} ended with {status}");
+        let first = text.starts_with(&format!("of {other}\n"));
+        ensure!(
+            first && text.ends_with(&format!("of {own}\nseen by {other}\n")),
+            "the guest {own} reads {text:?}"
+        );
+    }
+    Ok(())
+}
+
+/// One folder three times, once with each cache. What `always` shows is what it showed before: it may never see more.
+fn share_under_an_edit_of_the_host_shows_what_its_cache_promises(bed: &Bed) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let of_host = |name: &str| folder.path().join(name);
+    fs::write(of_host("file"), "old\n")?;
+    fs::write(of_host("removed"), "")?;
+    let line = format!(
+        "for at in data auto always; do cat /$at/file; ls /$at/later /$at/removed 2>/dev/null; done >/dev/null; \
+         exec 3</data/file; echo ready; {UNTIL_GO}; \
+         for at in data auto always; do echo $at; cat /$at/file; ls /$at/later 2>/dev/null; done; echo open; cat <&3; \
+         sleep 1.2; for at in data auto always; do ls /$at/removed 2>/dev/null; stat -c %s /$at/file; done"
+    );
+    let options = ["/data:cache=none", "/auto:cache=auto", "/always:cache=always"].map(|rest| volume(&folder, rest));
+    let text = edit_under(bed, &line, &options, || {
+        fs::write(of_host("file"), "newer\n")?;
+        fs::write(of_host("later"), "")?;
+        fs::remove_file(of_host("removed"))?;
+        Ok(fs::write(of_host("go"), "")?)
+    })?;
+    let wanted = "data\nnewer\n/data/later\nauto\nnewer\n/auto/later\nalways\nold\nopen\nnewer\n\
+        6\n6\n/always/removed\n4\n";
+    ensure!(text == wanted, "the guest reads {text:?}");
+    Ok(())
+}
+
+fn share_that_the_host_deletes_gives_errors_and_the_guest_goes_on(bed: &Bed) -> Result<()> {
+    let (folder, signals) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let shared = folder.path().join("shared");
+    fs::create_dir_all(shared.join("a/b"))?;
+    fs::write(shared.join("a/b/open"), "still here\n")?;
+    fs::write(shared.join("a/b/other"), "")?;
+    let line = format!(
+        "cd /gone/a/b; cat other; exec 3<open; echo ready; {UNTIL_GO}; sleep 1.2; cat <&3; \
+         for do in 'cat other' 'touch new' 'mkdir d' 'cat /gone/a/b/other' 'touch /gone/new' 'mv other o'; do \
+         $do 2>/dev/null && echo \"$do: done\"; done; ls -A /gone; cd /; echo over"
+    );
+    let options = [volume_of(&shared, "/gone"), volume(&signals, "/data")];
+    let text = edit_under(bed, &line, &options, || {
+        fs::remove_dir_all(&shared)?;
+        Ok(fs::write(signals.path().join("go"), "")?)
+    })?;
+    ensure!(text == "still here\nover\n", "the guest says {text:?}");
     Ok(())
 }

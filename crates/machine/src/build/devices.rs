@@ -6,14 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use guest_init::contract::{CONFIG_PATH, INIT_PATH};
+use guest_init::contract::{CONFIG_PATH, INIT_PATH, SHARED_FILE};
 use kvm_ioctls::VmFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 use virtio_console::{Console, ConsoleConfig, Port, PortKind, TerminalSize};
 use virtio_fs::overlay::{GuestReport, Overlay, VirtualEntry};
-use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
-use virtio_fs::{Fs, FsConfig};
+use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
+use virtio_fs::{FileKind, FileSystem, Fs, FsConfig, SingleFile};
 use virtio_transport::{Memory, MmioTransport, VirtioDevice};
 use virtio_vsock_tsi::{Cid, Route, TsiFlags, Vsock, VsockConfig};
 use vsock_proto::policy::Policy;
@@ -21,9 +21,9 @@ use vsock_proto::policy::Policy;
 use super::{BuildError, HostStdio};
 use crate::bus::MmioBus;
 use crate::exit::{NotStarted, Report, VcpuFault};
-use crate::plan::{ConsolePort, DeviceKind, DevicePlan, Plan, PortRole, SharePlan, VsockPlan};
+use crate::plan::{ConsolePort, DeviceKind, DevicePlan, MountPoints, Plan, PortRole, SharePlan, VsockPlan};
 use crate::run::{Control, End, Wires};
-use crate::spec::{Publish, VsockRoute};
+use crate::spec::{Cache, Publish, ShareKind, VsockRoute};
 use crate::worker::{Kick, KvmHost};
 
 /// Permissions of the virtual files.
@@ -143,25 +143,58 @@ impl Maker<'_> {
     }
 
     fn share(&mut self, at: &DevicePlan, share: &SharePlan) -> Result<(), BuildError> {
+        let of_host = self.of_host(share)?;
+        let back_end: Box<dyn FileSystem> = match share.kind {
+            ShareKind::File => Box::new(SingleFile::new(of_host, SHARED_FILE).map_err(BuildError::device(&at.name))?),
+            ShareKind::Folder => Box::new(self.overlay(at, share, of_host)?),
+        };
+        let device = Fs::new(FsConfig::new(&share.tag), back_end).map_err(BuildError::device(&at.name))?;
+        self.attach(at, device);
+        Ok(())
+    }
+
+    /// The host's folder or file, if it is what the plan takes it for.
+    fn of_host(&self, share: &SharePlan) -> Result<Passthrough, BuildError> {
         let config = PassthroughConfig {
             read_only: share.read_only,
+            cache: match share.cache {
+                Cache::None => CachePolicy::None,
+                Cache::Auto => CachePolicy::Auto,
+                Cache::Always => CachePolicy::Always,
+            },
             device_nodes: false,
             max_nodes: PassthroughConfig::max_nodes_for_memory(self.plan.memory.iter().map(|ram| ram.len).sum()),
             max_open_files: self.open_files_for_each_share(),
             ..PassthroughConfig::default()
         };
-        let folder = Passthrough::new(&share.host, config).map_err(|source| BuildError::Share {
+        let of_host = Passthrough::new(&share.host, config).map_err(|source| BuildError::Share {
             path: share.host.clone(),
             source,
         })?;
-        let mut overlay = Overlay::new(folder, self.virtual_entries(share)).map_err(BuildError::device(&at.name))?;
-        if share.root {
-            let control = Arc::clone(self.control);
-            overlay = overlay.on_report(move |report| control.report(read_report(report)));
+        let mismatch = |wanted, found| BuildError::ShareKind {
+            path: share.host.clone(),
+            wanted,
+            found,
+        };
+        match (share.kind, of_host.root_kind() == FileKind::Directory) {
+            (ShareKind::Folder, false) => Err(mismatch("folder", "file")),
+            (ShareKind::File, true) => Err(mismatch("file", "folder")),
+            (ShareKind::Folder, true) | (ShareKind::File, false) => Ok(of_host),
         }
-        let device = Fs::new(FsConfig::new(&share.tag), Box::new(overlay)).map_err(BuildError::device(&at.name))?;
-        self.attach(at, device);
-        Ok(())
+    }
+
+    fn overlay(
+        &self,
+        at: &DevicePlan,
+        share: &SharePlan,
+        folder: Passthrough,
+    ) -> Result<Overlay<Passthrough>, BuildError> {
+        let overlay = Overlay::new(folder, self.virtual_entries(share)).map_err(BuildError::device(&at.name))?;
+        if !share.root {
+            return Ok(overlay);
+        }
+        let control = Arc::clone(self.control);
+        Ok(overlay.on_report(move |report| control.report(read_report(report))))
     }
 
     /// Half of the descriptors that the process may have, for all shares together: a guest must not take the last one from
@@ -179,7 +212,9 @@ impl Maker<'_> {
 
     /// Mount points, and in the root the init with its configuration.
     fn virtual_entries(&self, share: &SharePlan) -> Vec<VirtualEntry> {
-        let mut entries: Vec<_> = share.folders.iter().map(VirtualEntry::folder).collect();
+        let MountPoints { folders, files } = &share.mount_points;
+        let folders = folders.iter().map(VirtualEntry::folder);
+        let mut entries: Vec<_> = folders.chain(files.iter().map(VirtualEntry::empty_file)).collect();
         if let Some(config) = self.plan.init.as_ref().filter(|_| share.root) {
             entries.push(VirtualEntry::file(INIT_PATH, INIT_MODE, guest_init::init()));
             entries.push(VirtualEntry::file(CONFIG_PATH, CONFIG_MODE, config.to_json()));

@@ -79,14 +79,24 @@ pub enum BuildError {
         #[source]
         source: VcpuError,
     },
-    /// A shared folder cannot be used.
+    /// A shared folder or file cannot be used.
     #[error("cannot share `{}`", path.display())]
     Share {
-        /// The folder on the host.
+        /// Where it is on the host.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A file was to be shared as a folder, or a folder as a file.
+    #[error("cannot share `{}` as a {wanted}: it is a {found}", path.display())]
+    ShareKind {
+        /// Where it is on the host.
+        path: PathBuf,
+        /// What it was to be.
+        wanted: &'static str,
+        /// What it is.
+        found: &'static str,
     },
     /// A device cannot be made.
     #[error("cannot make the device `{name}`")]

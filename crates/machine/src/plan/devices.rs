@@ -12,7 +12,7 @@ use vsock_proto::policy::Rule;
 
 use super::DevicePlan;
 use super::vsock::VsockDecision;
-use crate::spec::{Net, Publish, Share, Spec, Stream, VsockRoute};
+use crate::spec::{Cache, Net, Publish, Share, ShareKind, Spec, Stream, VsockRoute};
 
 /// Pins of KVM's own IO-APIC.
 const KVM_IO_APIC_PINS: u32 = 24;
@@ -68,14 +68,37 @@ pub enum PortRole {
 pub struct SharePlan {
     /// What the guest mounts it by.
     pub tag: String,
-    /// The folder on the host.
+    /// The folder or file on the host.
     pub host: PathBuf,
+    /// Which of the two it is.
+    pub kind: ShareKind,
     /// Whether the guest may only read.
     pub read_only: bool,
-    /// Folders that the share has for the guest even where the host has none: mount points.
-    pub folders: Vec<String>,
+    /// How the guest may cache it.
+    pub cache: Cache,
+    /// What the share has for the guest even where the host has nothing.
+    pub mount_points: MountPoints,
     /// Whether it is the root, which has the init and its configuration in it.
     pub root: bool,
+}
+
+/// Mount points within a share, as paths within it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MountPoints {
+    /// Folders for folders and file systems.
+    pub folders: Vec<String>,
+    /// Files for single files.
+    pub files: Vec<String>,
+}
+
+impl MountPoints {
+    fn add(&mut self, path: &str, kind: ShareKind) {
+        let paths = match kind {
+            ShareKind::Folder => &mut self.folders,
+            ShareKind::File => &mut self.files,
+        };
+        paths.push(path.to_owned());
+    }
 }
 
 /// The virtio-vsock device.
@@ -103,7 +126,7 @@ pub struct VsockPlan {
 
 /// All devices by name, in order: console, shares, nets, vsock.
 pub(super) fn in_order(spec: &Spec, vsock: &VsockDecision) -> Vec<(String, DeviceKind)> {
-    let mut points = MountPoints::of(spec);
+    let mut points = Holders::of(spec);
     let ports = console_ports(spec);
     let mut devices = vec![("console".to_owned(), DeviceKind::Console { ports })];
     if let Some(root) = &spec.root {
@@ -150,62 +173,69 @@ fn console_ports(spec: &Spec) -> Vec<ConsolePort> {
     ports
 }
 
-fn root_share(root: &Share, points: &mut MountPoints<'_>) -> SharePlan {
-    let system = ["/dev", "/proc", "/sys"].map(str::to_owned);
+fn root_share(root: &Share, points: &mut Holders<'_>) -> SharePlan {
     SharePlan {
-        tag: ROOT_TAG.to_owned(),
-        host: root.host.clone(),
-        read_only: root.read_only,
-        folders: system.into_iter().chain(points.take_root()).collect(),
         root: true,
+        ..share(ROOT_TAG, root, points.take_root())
+    }
+}
+
+fn share(tag: &str, share: &Share, mount_points: MountPoints) -> SharePlan {
+    SharePlan {
+        tag: tag.to_owned(),
+        host: share.host.clone(),
+        kind: share.kind,
+        read_only: share.read_only,
+        cache: share.cache,
+        mount_points,
+        root: false,
     }
 }
 
 /// The device's name serves as its tag.
-fn further_share(name: String, share: &Share, points: &mut MountPoints<'_>) -> (String, DeviceKind) {
-    let plan = SharePlan {
-        tag: name.clone(),
-        host: share.host.clone(),
-        read_only: share.read_only,
-        folders: points.take(&share.guest),
-        root: false,
-    };
+fn further_share(name: String, wanted: &Share, points: &mut Holders<'_>) -> (String, DeviceKind) {
+    let plan = share(&name, wanted, points.take(&wanted.guest));
     (name, DeviceKind::Share(plan))
 }
 
-/// Which share each mount point lies in: folders of that share, as paths within it.
-struct MountPoints<'a> {
-    in_root: Vec<String>,
+/// Which share each mount point lies in.
+struct Holders<'a> {
+    root: MountPoints,
     /// By where the share is mounted.
-    in_shares: HashMap<&'a str, Vec<String>>,
+    shares: HashMap<&'a str, MountPoints>,
 }
 
-impl<'a> MountPoints<'a> {
+impl<'a> Holders<'a> {
     fn of(spec: &'a Spec) -> Self {
-        let points = || spec.shares.iter().map(|share| share.guest.as_str());
-        let mut in_shares: HashMap<&str, Vec<String>> = points().map(|point| (point, Vec::new())).collect();
-        let mut in_root = Vec::with_capacity(spec.shares.len());
-        for point in points() {
-            let holder = folders_above(point).find(|folder| in_shares.contains_key(folder));
-            match holder.and_then(|folder| in_shares.get_mut(folder).zip(point.strip_prefix(folder))) {
-                Some((folders, within)) => folders.push(within.to_owned()),
-                None => in_root.push(point.to_owned()),
+        let at = |share: &'a Share| (share.guest.as_str(), MountPoints::default());
+        let mut shares: HashMap<&str, MountPoints> = spec.shares.iter().map(at).collect();
+        let system = ["/dev", "/proc", "/sys"].map(str::to_owned);
+        let mut root = MountPoints {
+            folders: system.into(),
+            files: Vec::new(),
+        };
+        for share in &spec.shares {
+            let point = share.guest.as_str();
+            let holder = folders_above(point).find(|folder| shares.contains_key(folder));
+            match holder.and_then(|folder| shares.get_mut(folder).zip(point.strip_prefix(folder))) {
+                Some((points, within)) => points.add(within, share.kind),
+                None => root.add(point, share.kind),
             }
         }
-        Self { in_root, in_shares }
+        Self { root, shares }
     }
 
-    fn take_root(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.in_root)
+    fn take_root(&mut self) -> MountPoints {
+        std::mem::take(&mut self.root)
     }
 
-    fn take(&mut self, share: &str) -> Vec<String> {
-        self.in_shares.get_mut(share).map(std::mem::take).unwrap_or_default()
+    fn take(&mut self, share: &str) -> MountPoints {
+        self.shares.get_mut(share).map(std::mem::take).unwrap_or_default()
     }
 }
 
 /// `/a/b` and `/a` for `/a/b/c`.
-fn folders_above(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn folders_above(path: &str) -> impl Iterator<Item = &str> {
     fn above(path: &str) -> Option<&str> {
         path.rsplit_once('/')
             .map(|(above, _)| above)

@@ -49,6 +49,9 @@ pub enum PlanError {
         /// What was asked for.
         what: &'static str,
     },
+    /// The root was asked for as a single file.
+    #[error("the root is a single file: a guest starts from a folder")]
+    RootIsFile,
     /// A share cannot be mounted where it is wanted.
     #[error("a share cannot be mounted at `{path}` in the guest: {why}")]
     MountPoint {

@@ -4,7 +4,7 @@ use guest_init::{Config, Mount, MountKind, Ports};
 
 use super::vsock::VsockDecision;
 use super::{DeviceKind, DevicePlan, PortRole, SharePlan};
-use crate::spec::{Share, Spec, Stream};
+use crate::spec::{Share, ShareKind, Spec, Stream};
 
 /// The program when none is asked for.
 const SHELL: &str = "/bin/sh";
@@ -47,7 +47,10 @@ fn mounts(spec: &Spec, devices: &[DevicePlan]) -> Vec<Mount> {
 
 fn mount(share: &Share, plan: &SharePlan) -> Mount {
     Mount {
-        kind: MountKind::Virtiofs,
+        kind: match plan.kind {
+            ShareKind::Folder => MountKind::Virtiofs,
+            ShareKind::File => MountKind::File,
+        },
         tag: plan.tag.clone(),
         target: share.guest.clone(),
         read_only: plan.read_only,

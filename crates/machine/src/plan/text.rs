@@ -6,7 +6,7 @@ use super::irqchip::IrqchipDecision;
 use super::vsock::VsockDecision;
 use super::{DeviceKind, DevicePlan, Plan, SharePlan, VsockPlan};
 use crate::limits::KernelKind;
-use crate::spec::Net;
+use crate::spec::{Cache, Net, ShareKind};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +74,16 @@ impl fmt::Display for DeviceKind {
 impl fmt::Display for SharePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.read_only { "read-only" } else { "read-write" };
-        write!(f, "virtio-fs {} {access} {}", self.tag, self.host.display())
+        let kind = match self.kind {
+            ShareKind::Folder => "",
+            ShareKind::File => "file ",
+        };
+        write!(f, "virtio-fs {} {access} {kind}{}", self.tag, self.host.display())?;
+        match self.cache {
+            Cache::None => f.write_str(", never cached"),
+            Cache::Auto => Ok(()),
+            Cache::Always => f.write_str(", always cached"),
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::PlanError;
+use super::devices::folders_above;
 use super::vsock::VsockInputs;
 use crate::limits::Limits;
-use crate::spec::{Share, Spec};
+use crate::spec::{Share, ShareKind, Spec};
 
 /// Folders that the init itself mounts on, or that hold our virtual files.
 const OURS: [&str; 4] = ["/dev", "/proc", "/sys", "/.tessera"];
@@ -84,6 +85,9 @@ fn shares(spec: &Spec) -> Result<(), PlanError> {
     {
         return Err(mount_point(root, "the root is at `/`"));
     }
+    if spec.root.as_ref().is_some_and(|root| root.kind == ShareKind::File) {
+        return Err(PlanError::RootIsFile);
+    }
     let mut taken = HashSet::with_capacity(spec.shares.len());
     for share in &spec.shares {
         let path = share.guest.as_str();
@@ -106,7 +110,21 @@ fn shares(spec: &Spec) -> Result<(), PlanError> {
             return Err(mount_point(share, "another share is there"));
         }
     }
-    Ok(())
+    nothing_beneath_files(&spec.shares)
+}
+
+fn nothing_beneath_files(shares: &[Share]) -> Result<(), PlanError> {
+    let is_file = |share: &&Share| share.kind == ShareKind::File;
+    let files: HashSet<&str> = shares
+        .iter()
+        .filter(is_file)
+        .map(|share| share.guest.as_str())
+        .collect();
+    let mut beneath = shares.iter();
+    match beneath.find(|share| folders_above(&share.guest).any(|above| files.contains(above))) {
+        Some(share) => Err(mount_point(share, "what is above it is the share of a file")),
+        None => Ok(()),
+    }
 }
 
 fn is_beneath(path: &str, folder: &str) -> bool {

@@ -110,7 +110,7 @@ impl<F: FileSystem> Overlay<F> {
             .collect()
     }
 
-    /// Virtual folders that the host does not have, after all that it has.
+    /// Mount points that the host does not have, after all that it has.
     fn list_missing(
         &mut self,
         node: NodeId,

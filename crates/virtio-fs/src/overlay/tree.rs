@@ -13,6 +13,9 @@ const VIRTUAL: u64 = 1 << 63;
 /// Inode numbers of virtual files start here, far from those of any file system.
 const FIRST_INO: u64 = 0x7e55_e7a0_0000_0000;
 
+/// Permissions of a file that only marks a place.
+const EMPTY_FILE_MODE: u32 = 0o644;
+
 /// What a virtual file holds.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -59,6 +62,7 @@ pub struct VirtualEntry {
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Folder,
+    EmptyFile,
     File { mode: u32, content: Content },
 }
 
@@ -83,6 +87,27 @@ impl VirtualEntry {
         Self {
             path: path.into(),
             what: What::Folder,
+        }
+    }
+
+    /// An empty file to bind another one over. It is there, and listed, only where the host has nothing of that name; so
+    /// are the folders that lead to it.
+    #[must_use]
+    pub fn empty_file(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            what: What::EmptyFile,
+        }
+    }
+}
+
+impl What {
+    /// Permissions and bytes, unless it is a folder.
+    fn file(&self) -> Option<(u32, Content)> {
+        match self {
+            Self::Folder => None,
+            Self::EmptyFile => Some((EMPTY_FILE_MODE, Content::Static(&[]))),
+            Self::File { mode, content } => Some((*mode, content.clone())),
         }
     }
 }
@@ -121,21 +146,21 @@ impl Tree {
     }
 
     fn add(&mut self, entry: &VirtualEntry) -> Option<()> {
-        let is_file = matches!(entry.what, What::File { .. });
+        let hidden = matches!(entry.what, What::File { .. });
         let names: Vec<&str> = entry.path.split('/').filter(|name| !name.is_empty()).collect();
         if names.is_empty() || !entry.path.starts_with('/') {
             return None;
         }
         let mut at = 0;
         for name in names {
-            at = self.child_or_new(at, name, is_file)?;
+            at = self.child_or_new(at, name, hidden)?;
         }
         let node = self.nodes.get_mut(at)?;
-        match &entry.what {
-            What::Folder => node.file.is_none().then_some(()),
-            What::File { .. } if node.file.is_some() || !node.children.is_empty() => None,
-            What::File { mode, content } => {
-                node.file = Some((*mode, content.clone()));
+        match entry.what.file() {
+            None => node.file.is_none().then_some(()),
+            Some(_) if node.file.is_some() || !node.children.is_empty() => None,
+            file => {
+                node.file = file;
                 Some(())
             }
         }
