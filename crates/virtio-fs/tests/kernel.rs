@@ -364,6 +364,52 @@ fn a_change_by_the_host_is_seen_as_the_policy_promises() {
     }
 }
 
+/// The guest's kernel reads no further than the size that it knows, which may be a second old.
+#[test]
+fn a_file_that_the_host_has_changed_in_size_is_read_whole_by_who_opens_it_then() {
+    for cache in [CachePolicy::None, CachePolicy::Auto] {
+        let scene = Scene::new();
+        let of_host = scene.shared.join("file");
+        fs::write(&of_host, b"old").unwrap();
+        let Some(mounted) = scene.mount(PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        }) else {
+            return;
+        };
+        let path = scene.mnt.join("file");
+        for text in [
+            "longer than before",
+            "short",
+            "",
+            "and long again, with the next page: ",
+        ] {
+            let text = text.repeat(1000);
+            assert_eq!(
+                fs::metadata(&path).unwrap().len(),
+                fs::metadata(&of_host).unwrap().len()
+            );
+            fs::write(&of_host, &text).unwrap();
+            assert!(fs::read_to_string(&path).unwrap() == text, "{cache:?}");
+            fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(b"of the guest")
+                .unwrap();
+            assert!(
+                fs::read_to_string(&of_host).unwrap() == format!("{text}of the guest"),
+                "{cache:?}"
+            );
+            assert!(
+                fs::read_to_string(&path).unwrap() == format!("{text}of the guest"),
+                "{cache:?}"
+            );
+        }
+        drop(mounted);
+    }
+}
+
 #[test]
 fn two_guests_of_one_folder_see_each_others_files() {
     let scene = Scene::new();

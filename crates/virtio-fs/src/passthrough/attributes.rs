@@ -19,7 +19,7 @@ impl Passthrough {
             Some(file) => Stat::of(&file.fd)?,
             None => self.stat_at(slot)?,
         };
-        Ok(self.shown(&stat))
+        Ok(self.tell(slot, &stat))
     }
 
     /// Size first, as a new mode may take the right to write away; the owner before the mode, as a new owner clears
@@ -56,7 +56,7 @@ impl Passthrough {
             rustix::fs::utimensat(&fd, c"", &times, AtFlags::EMPTY_PATH)?;
         }
         let stat = Stat::of(&fd)?;
-        Ok(self.shown(&stat))
+        Ok(self.tell(slot, &stat))
     }
 
     fn truncate(&mut self, slot: Slot, open: Option<&OwnedFd>, fd: &OwnedFd, size: u64) -> Result<()> {

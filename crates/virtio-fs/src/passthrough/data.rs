@@ -71,8 +71,11 @@ impl Passthrough {
             }
             file => file?,
         };
-        if kill_suidgid && flags.contains(OFlags::TRUNC) {
-            self.clear_suid(&file)?;
+        if flags.contains(OFlags::TRUNC) {
+            if kill_suidgid {
+                self.clear_suid(&file)?;
+            }
+            self.nodes.told_size(slot, 0);
         }
         let stat = match stat {
             // Between this look and the opening the host may have written. That was at the same time as the opening,
@@ -88,13 +91,14 @@ impl Passthrough {
         let handle = self.files.add(&mut self.nodes, slot, Arc::new(file))?;
         let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
         let node = self.nodes.get_mut(slot)?;
+        let size_told = node.size_told;
         let last = std::mem::replace(
             &mut node.seen,
             is_settled(stat.attr.ctime, SystemTime::now()).then_some(now),
         );
         Ok(Opened {
             handle,
-            flags: self.config.file_flags(last, now),
+            flags: self.config.file_flags(last, now, size_told),
         })
     }
 
@@ -141,12 +145,14 @@ impl Passthrough {
         data: &mut DataIn<'_>,
         flags: WriteFlags,
     ) -> Result<u32> {
-        let file = self.file(node, handle)?;
+        let slot = self.nodes.slot(node)?;
+        let file = &self.files.get(handle, slot)?.fd;
         let written = data.take_to_file(file.as_fd(), offset)?;
         if flags.contains(WriteFlags::KILL_SUIDGID) && self.rights.keeps_suid {
             let file = Arc::clone(file);
             self.clear_suid(&file)?;
         }
+        self.nodes.extended(slot, offset.saturating_add(written as u64));
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }
 
@@ -172,13 +178,13 @@ impl Passthrough {
     }
 
     pub(super) fn reserve(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
-        let file = self.file(node, handle)?;
-        Ok(rustix::fs::fallocate(
-            file,
-            FallocateFlags::from_bits_retain(mode),
-            offset,
-            length,
-        )?)
+        let slot = self.nodes.slot(node)?;
+        let mode = FallocateFlags::from_bits_retain(mode);
+        rustix::fs::fallocate(&self.files.get(handle, slot)?.fd, mode, offset, length)?;
+        if !mode.contains(FallocateFlags::KEEP_SIZE) {
+            self.nodes.extended(slot, offset.saturating_add(length));
+        }
+        Ok(())
     }
 
     pub(super) fn seek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
@@ -199,6 +205,8 @@ impl Passthrough {
         let length = usize::try_from(length.min(MAX_COPY)).unwrap_or(0);
         let (mut from_offset, mut to_offset) = (from.2, to.2);
         let copied = rustix::fs::copy_file_range(source, Some(&mut from_offset), target, Some(&mut to_offset), length)?;
+        let slot = self.nodes.slot(to.0)?;
+        self.nodes.extended(slot, to_offset);
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
     }
 }

@@ -27,13 +27,19 @@ impl Passthrough {
         self.collect();
         Ok(Entry {
             node: self.nodes.id(slot),
-            attr: self.shown(stat),
+            attr: self.tell(slot, stat),
         })
+    }
+
+    /// Attributes on their way to the guest.
+    pub(super) fn tell(&mut self, slot: Slot, stat: &Stat) -> Attr {
+        self.nodes.told_size(slot, stat.attr.size);
+        self.shown(stat)
     }
 
     /// Attributes as the guest sees them. It takes the share for one file system: inodes of other devices get numbers
     /// that do not meet those of the root's.
-    pub(super) fn shown(&self, stat: &Stat) -> Attr {
+    fn shown(&self, stat: &Stat) -> Attr {
         let mut attr = stat.attr;
         if stat.key.device != self.root_key.device {
             let device = u64::from(stat.key.device.0) << 20 ^ u64::from(stat.key.device.1);

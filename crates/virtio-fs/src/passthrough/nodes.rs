@@ -51,6 +51,8 @@ pub(super) struct Node {
     /// What the file looked like when it was last opened, where that tells it from all later states; see
     /// `CachePolicy::Auto`.
     pub(super) seen: Option<Version>,
+    /// What the guest's kernel takes for the size, in bytes: what it was told last, or made of it by itself.
+    pub(super) size_told: u64,
 }
 
 impl Node {
@@ -186,6 +188,7 @@ impl Nodes {
             cached: None,
             open: None,
             seen: None,
+            size_told: stat.attr.size,
         });
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
@@ -214,6 +217,20 @@ impl Nodes {
             node.lookups = node.lookups.saturating_sub(count);
         }
         self.suspects.push(slot);
+    }
+
+    /// The guest was told how large a file is.
+    pub(super) fn told_size(&mut self, slot: Slot, size: u64) {
+        if let Ok(node) = self.get_mut(slot) {
+            node.size_told = size;
+        }
+    }
+
+    /// The guest has put something into a file up to `end`, and knows how large that makes it.
+    pub(super) fn extended(&mut self, slot: Slot, end: u64) {
+        if let Ok(node) = self.get_mut(slot) {
+            node.size_told = node.size_told.max(end);
+        }
     }
 
     /// An open file of a node was closed.
