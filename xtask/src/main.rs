@@ -18,6 +18,7 @@ mod outer_host;
 mod paths;
 mod setup;
 mod step;
+mod suites;
 mod test;
 mod tools;
 mod versus;
@@ -62,6 +63,8 @@ enum Command {
         /// Where to measure; everywhere when none is named
         sides: Vec<versus::Side>,
     },
+    /// Runs pjdfstest and fsx in guests of the outer host, and pjdfstest on its tmpfs
+    Suites,
     /// Fuzzes one target
     Fuzz {
         /// A file of fuzz/fuzz_targets, without its suffix
@@ -89,6 +92,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::prepare().map(drop),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Versus { sides } => versus::run(&sides),
+        Command::Suites => suites::run(),
         Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
     }
 }

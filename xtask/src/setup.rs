@@ -71,6 +71,14 @@ pub(crate) fn prepare() -> Result<Bed> {
     Ok(Bed { parts, host })
 }
 
+/// Our program alone.
+pub(crate) fn tessera() -> Result<PathBuf> {
+    step("building tessera (release)", || {
+        shown(&mut cargo(&["build", "--release", "-p", "tessera-vmm"]))
+    })?;
+    Ok(paths::release_program("tessera"))
+}
+
 impl Bed {
     /// Runs the demo of the test bed's program on the host, passing on what it prints.
     pub(crate) fn demo(&self) -> Result<()> {

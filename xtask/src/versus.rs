@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use crate::archive::Archive;
 use crate::outer_host::{Clock, OuterHost, add_program};
 use crate::step::{cargo, shown, step};
-use crate::{guest_kernel, paths};
+use crate::{guest_kernel, paths, setup};
 use table::Table;
 
 /// An address of the outer host that is not its loopback address, which a guest would look for in itself first.
@@ -72,7 +72,7 @@ pub(crate) fn run(sides: &[Side]) -> Result<()> {
 fn pack(outer: &OuterHost, sides: &[Side]) -> Result<Archive> {
     let mut archive = outer.archive(&script(sides))?;
     if sides.contains(&Side::Tessera) {
-        add_program(&mut archive, &tessera()?, "tessera")?;
+        add_program(&mut archive, &setup::tessera()?, "tessera")?;
     }
     if sides.contains(&Side::MsbKrun) {
         add_program(&mut archive, &peer()?, "peer-msb")?;
@@ -99,13 +99,6 @@ fn script(sides: &[Side]) -> String {
     }
     lines.push("true".to_owned());
     lines.join("\n")
-}
-
-fn tessera() -> Result<PathBuf> {
-    step("building tessera (release)", || {
-        shown(&mut cargo(&["build", "--release", "-p", "tessera-vmm"]))
-    })?;
-    Ok(paths::release_program("tessera"))
 }
 
 fn peer() -> Result<PathBuf> {

@@ -1,0 +1,187 @@
+//! What the suites said.
+
+use std::fmt;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+/// How the script says which suite begins, and how it ended.
+const SUITE: &str = "suite: ";
+const STATUS: &str = "status: ";
+/// The suite whose failures are expected of the others of its kind.
+const REFERENCE: &str = "pjdfstest on tmpfs";
+const REFERENCE_OF: &str = "pjdfstest";
+
+/// All suites, in their order.
+#[derive(Default)]
+pub(crate) struct Results(Vec<Suite>);
+
+struct Suite {
+    name: String,
+    start: Instant,
+    seconds: f64,
+    status: Option<i32>,
+    /// What pjdfstest counts.
+    summary: Option<String>,
+    failures: Vec<Failure>,
+    last_line: String,
+}
+
+/// A case of pjdfstest, and what it said.
+struct Failure {
+    case: String,
+    reason: String,
+}
+
+impl Results {
+    /// Takes a line; true when a person who waits wants to see it.
+    pub(crate) fn take(&mut self, line: &str) -> bool {
+        if let Some(name) = line.strip_prefix(SUITE) {
+            self.0.push(Suite::new(name));
+            return true;
+        }
+        self.0.last_mut().is_none_or(|suite| suite.take(line))
+    }
+
+    /// Whether there was all that there should be and nothing failed that is not expected to.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        let reference = self.0.iter().find(|suite| suite.name == REFERENCE);
+        ensure!(
+            reference.is_some_and(|suite| suite.summary.is_some()),
+            "pjdfstest has not run on tmpfs"
+        );
+        let failed: Vec<_> = self.0.iter().filter(|suite| !self.is_good(suite)).collect();
+        let names: Vec<_> = failed.iter().map(|suite| suite.name.as_str()).collect();
+        ensure!(names.is_empty(), "failed: {}", names.join("; "));
+        Ok(())
+    }
+
+    fn is_good(&self, suite: &Suite) -> bool {
+        if suite.name.starts_with(REFERENCE_OF) {
+            suite.summary.is_some() && suite.failures.iter().all(|failure| self.is_expected(failure))
+        } else {
+            suite.status == Some(0)
+        }
+    }
+
+    fn is_expected(&self, failure: &Failure) -> bool {
+        let mut of_reference = self.0.iter().filter(|suite| suite.name == REFERENCE);
+        of_reference.any(|suite| suite.failures.iter().any(|other| other.case == failure.case))
+    }
+}
+
+impl Suite {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            start: Instant::now(),
+            seconds: 0.0,
+            status: None,
+            summary: None,
+            failures: Vec::new(),
+            last_line: String::new(),
+        }
+    }
+
+    fn take(&mut self, line: &str) -> bool {
+        if let Some(status) = line.strip_prefix(STATUS) {
+            self.status = status.parse().ok();
+            self.seconds = self.start.elapsed().as_secs_f64();
+            return true;
+        }
+        if let Some(summary) = line.strip_prefix("Summary: ") {
+            self.summary = Some(summary.to_owned());
+            return true;
+        }
+        match line.strip_suffix("FAILED").map(str::trim) {
+            Some(case) => {
+                let (case, reason) = (case.to_owned(), String::new());
+                self.failures.push(Failure { case, reason });
+                return true;
+            }
+            None => self.explain(line),
+        }
+        false
+    }
+
+    /// What is indented belongs to the case before it; what matters of a suite without cases is what it said last.
+    fn explain(&mut self, line: &str) {
+        let is_case = line.ends_with("ok") || line.ends_with("skipped");
+        match self.failures.last_mut() {
+            Some(failure) if line.starts_with('\t') && !is_case && failure.reason.is_empty() => {
+                line.trim().clone_into(&mut failure.reason);
+            }
+            Some(failure) if line.starts_with('\t') && !is_case => {
+                failure.reason += ": ";
+                failure.reason += line.trim();
+            }
+            _ if !line.trim().is_empty() => line.clone_into(&mut self.last_line),
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for suite in &self.0 {
+            let verdict = if self.is_good(suite) { "ok    " } else { "FAILED" };
+            let said = suite.summary.as_deref().unwrap_or(&suite.last_line);
+            writeln!(f, "{verdict} {} ({:.0} s): {said}", suite.name, suite.seconds)?;
+            for failure in &suite.failures {
+                let expected = if self.is_expected(failure) {
+                    "expected, as on tmpfs"
+                } else {
+                    "NOT expected"
+                };
+                writeln!(f, "       {} ({expected}): {}", failure.case, failure.reason)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(text: &str) -> Results {
+        let mut results = Results::default();
+        text.lines().for_each(|line| {
+            results.take(line);
+        });
+        results
+    }
+
+    const TMPFS: &str = "suite: pjdfstest on tmpfs\nchmod::a      ok\nopen::b    FAILED\n\tit opens\n\tthe reason\n\
+                         Summary: 1 failed, 0 skipped, 1 passed, 2 total\nstatus: 1\n";
+
+    #[test]
+    fn failure_that_tmpfs_has_too_is_expected_and_told_with_its_reason() {
+        let guest = TMPFS.replace("pjdfstest on tmpfs", "pjdfstest, cache=auto");
+        let results = results(&format!("{TMPFS}suite: fsx, cache=none\nstatus: 0\n{guest}"));
+        assert!(results.verdict().is_ok());
+        let text = results.to_string();
+        assert!(
+            text.contains("open::b (expected, as on tmpfs): it opens: the reason"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn failure_of_the_guest_alone_is_named() {
+        let guest = "suite: pjdfstest, cache=auto\nlink::c   FAILED\nSummary: 1 failed\nstatus: 1\n";
+        let error = results(&format!("{TMPFS}{guest}")).verdict().unwrap_err();
+        assert_eq!(error.to_string(), "failed: pjdfstest, cache=auto");
+    }
+
+    #[test]
+    fn suite_that_ends_early_or_with_a_status_has_failed() {
+        for rest in [
+            "suite: fsx, cache=none\nsaid\nstatus: 1\n",
+            "suite: pjdfstest, cache=auto\nstatus: 0\n",
+        ] {
+            assert!(results(&format!("{TMPFS}{rest}")).verdict().is_err(), "{rest}");
+        }
+        assert!(results("").verdict().is_err());
+    }
+}
