@@ -5,6 +5,7 @@ use std::hint::black_box;
 
 use benches::spec_of;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use machine::Limits;
 
 fn plan(c: &mut Criterion) {
     let limits = Limits::bundle();
