@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::eager::EagerDriver;
 use common::{
     Bench, DEVICE_READY, FROM_DRIVER, PORT_OPEN, PORT_READY, TO_DRIVER, message, pipe, pipe_port, read_now, rx_of,
-    terminal_port, tx_of, warnings, write_all,
+    terminal_port, tx_of, write_all,
 };
-use test_guest::{Buffer, Descriptor, descriptor_flags};
+use test_guest::{Buffer, Descriptor, EagerDriver, descriptor_flags, log_lines};
 use virtio_console::{ConfigError, F_MULTIPORT, Port, Ports, TerminalSize};
 
 fn three_ports() -> Vec<Port> {
@@ -323,7 +322,7 @@ fn endless_malformed_chains_do_not_keep_the_thread() {
 /// A guest that resets the device over and over must not fill the host's log.
 #[test]
 fn guest_that_starts_again_and_again_is_complained_about_once() {
-    let written = warnings::lines("virtio_console", || {
+    let written = log_lines("virtio_console", || {
         let mut bench = Bench::new(three_ports());
         for _ in 0..50 {
             bench.tell(9, PORT_OPEN, 1);

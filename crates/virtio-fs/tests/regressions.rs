@@ -6,10 +6,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use common::eager::EagerDriver;
 use common::message::{Body, Caller, op, request};
-use common::{Driver, ROOT, is_root, mounted, share, snapshot, warnings};
-use test_guest::Buffer;
+use common::{Driver, ROOT, is_root, mounted, share, snapshot};
+use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 use virtio_fs::{MemoryFs, ReadOnly, Server};
 
@@ -834,7 +833,7 @@ fn a_name_moved_onto_itself_stays_known() {
 /// A guest that resets the device over and over must not fill the host's log.
 #[test]
 fn a_guest_that_starts_again_and_again_is_complained_about_once() {
-    let written = warnings::lines("virtio_fs", || {
+    let written = log_lines("virtio_fs", || {
         let (_scene, shared) = scene();
         let mut driver = share(&shared, PassthroughConfig::default());
         for _ in 0..50 {

@@ -1,9 +1,6 @@
 //! What the tests share: a driver of the console, on rings laid out by hand.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub(crate) mod eager;
-pub(crate) mod warnings;
-
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -1,12 +1,10 @@
 //! What the tests share: a driver that writes FUSE messages by hand, from the protocol and not from our own structs.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub(crate) mod eager;
 pub(crate) mod kernel;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod tree;
-pub(crate) mod warnings;
 
 use std::path::Path;
 

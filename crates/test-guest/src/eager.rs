@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 
-use test_guest::{Descriptor, Guest, SplitRing, descriptor_flags};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::{Descriptor, Guest, SplitRing, descriptor_flags};
 
 /// Guest memory whose driver makes one more malformed chain available each time the device looks, as one that runs on
 /// another processor can.
-pub(crate) struct EagerDriver<'a> {
+pub struct EagerDriver<'a> {
     mem: &'a GuestMemoryMmap<()>,
     avail_idx: GuestAddress,
     left: Cell<u32>,
@@ -15,7 +16,7 @@ pub(crate) struct EagerDriver<'a> {
 
 impl<'a> EagerDriver<'a> {
     /// It stops after `chains`, as a test has to end.
-    pub(crate) fn new(guest: &'a Guest, ring: &SplitRing, chains: u32) -> Self {
+    pub fn new(guest: &'a Guest, ring: &SplitRing, chains: u32) -> Self {
         let loops = Descriptor {
             addr: 0,
             len: 4,
@@ -34,7 +35,7 @@ impl<'a> EagerDriver<'a> {
     }
 
     /// How many chains it has not made available yet.
-    pub(crate) fn left(&self) -> u32 {
+    pub fn left(&self) -> u32 {
         self.left.get()
     }
 }

@@ -1,4 +1,4 @@
-//! What this workspace's devices say to the log.
+//! What a device says to the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ impl Subscriber for Counter {
 }
 
 /// How many lines the crate `of` writes to a log that shows INFO and worse while `run` runs.
-pub(crate) fn lines(of: &'static str, run: impl FnOnce()) -> usize {
+pub fn log_lines(of: &'static str, run: impl FnOnce()) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Counter {
         of,
