@@ -1,5 +1,9 @@
 //! The split irqchip, whose IO-APIC is ours, with the real kernel.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, LONG, SHORT, cases};
@@ -10,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut all = cases![SHORT;
         split_irqchip_panic_is_told_from_an_orderly_end,
         split_irqchip_routes_change_only_when_the_guest_programs_them,
+        split_irqchip_interrupt_costs_the_exits_of_one_in_the_kernel,
     ];
     all.extend(cases![LONG;
         split_irqchip_1_processor_takes_input,
@@ -109,4 +114,64 @@ fn split_work(bed: &Bed, files: usize) -> Result<Work> {
         route_updates: count("route_updates")?,
         accesses: count("accesses")?,
     })
+}
+
+/// A driver reads and acknowledges the interrupt status: two exits, wherever the IO-APIC is.
+fn split_irqchip_interrupt_costs_the_exits_of_one_in_the_kernel(bed: &Bed) -> Result<()> {
+    const DEBUG: &str = "/sys/kernel/debug";
+    if !fs::exists(format!("{DEBUG}/kvm"))? {
+        let mount = ["mount", "-t", "debugfs", "none", DEBUG];
+        let mounted = Command::new("busybox").args(mount).status()?;
+        ensure!(mounted.success(), "KVM's counters in {DEBUG} cannot be had");
+    }
+    let in_kernel = exits_per_interrupt(bed, "in-kernel")?;
+    let split = exits_per_interrupt(bed, "split")?;
+    println!(
+        "{}MMIO exits an interrupt: in-kernel {in_kernel:.3}, split {split:.3}",
+        crate::CHECK
+    );
+    ensure!(
+        split < 1.1 * in_kernel,
+        "an interrupt costs more exits with the split irqchip"
+    );
+    Ok(())
+}
+
+/// What KVM counts between two words that the guest says, by what the guest counts.
+fn exits_per_interrupt(bed: &Bed, irqchip: &str) -> Result<f64> {
+    let count = "awk '/virtio/ { sum += $2 } END { print sum }' /proc/interrupts";
+    let line = format!(
+        "{count}; read word; for n in $(seq 500); do : >/root/exit-$n; done; rm /root/exit-*; {count}; read word"
+    );
+    let mut command = bed.shell(&line).with(["--irqchip", irqchip]).command();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().context("no standard input")?;
+    let mut output = BufReader::new(child.stdout.take().context("no standard output")?);
+    let mut counted = || -> Result<(f64, f64)> {
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let counts = (mmio_exits(child.id())?, line.trim().parse()?);
+        writeln!(input, "go on")?;
+        Ok(counts)
+    };
+    let (before, after) = (counted()?, counted()?);
+    ensure!(child.wait()?.success(), "the guest has failed");
+    Ok((after.0 - before.0) / (after.1 - before.1))
+}
+
+/// Of the virtual machine of a process, which has one.
+fn mmio_exits(process: u32) -> Result<f64> {
+    let machines = fs::read_dir("/sys/kernel/debug/kvm")?;
+    let its_own = |name: &str| {
+        name.split_once('-')
+            .is_some_and(|(owner, _)| owner == process.to_string())
+    };
+    let machine = machines
+        .filter_map(Result::ok)
+        .find(|entry| its_own(&entry.file_name().to_string_lossy()));
+    let file = machine
+        .context("KVM counts nothing for this machine")?
+        .path()
+        .join("mmio_exits");
+    Ok(fs::read_to_string(file)?.trim().parse()?)
 }
