@@ -232,3 +232,36 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mux::Muxer;
+    use crate::mux::proxy::{Origin, State};
+
+    fn proxy(guest_port: u32) -> Proxy {
+        let key = Key {
+            guest_port,
+            host_port: 52,
+        };
+        Muxer::new_proxy(key, SocketKind::Stream, Origin::RouteOut, State::Idle)
+    }
+
+    /// An event loop may report a socket that was closed meanwhile; its slot may be another's by then.
+    #[test]
+    fn handle_of_a_proxy_that_is_gone_means_nothing_to_the_next_in_its_slot() {
+        let mut table = Table::new(4);
+        let gone = table.insert(proxy(1)).unwrap();
+        table.remove(gone);
+        let next = table.insert(proxy(2)).unwrap();
+
+        assert_eq!(next.slot(), gone.slot());
+        assert!(table.get(gone).is_none() && table.get_mut(gone).is_none());
+        table.enqueue(gone, Turn::Data);
+        assert!(!table.has_turns());
+        table.set_deadline(gone, Some(Duration::from_secs(1)));
+        assert_eq!(table.next_deadline(), None);
+        assert!(table.remove(gone).is_none());
+        assert_eq!(table.get(next).unwrap().key.guest_port, 2);
+    }
+}
