@@ -109,6 +109,26 @@ fn a_folder_of_ten_thousand_files_is_listed_whole() {
     drop(mounted);
 }
 
+/// The kernel of the host goes on where it was; from the start on it has to be told to go back.
+#[test]
+fn an_open_folder_listed_from_the_start_again_shows_what_is_there_then() {
+    let scene = Scene::new();
+    let Some(mounted) = scene.mount(PassthroughConfig::default()) else {
+        return;
+    };
+    let mut folder = rustix::fs::Dir::read_from(fs::File::open(&scene.mnt).unwrap()).unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(scene.shared.join(name), b"").unwrap();
+        folder.rewind();
+        let found = folder
+            .by_ref()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str() == Ok(name));
+        assert_eq!(found.count(), 1, "{name}");
+    }
+    drop(folder);
+    drop(mounted);
+}
+
 #[test]
 fn a_virtual_init_runs_and_leaves_no_trace() {
     let scene = Scene::new();

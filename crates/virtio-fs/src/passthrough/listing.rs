@@ -122,9 +122,10 @@ impl Passthrough {
     fn fill(&mut self, node: NodeId, handle: Handle, offset: u64, list: &mut ListBuffer) -> Result<()> {
         let slot = self.nodes.slot(node)?;
         let file = self.files.get_mut(handle, slot)?;
-        if file.position != offset || offset == 0 {
+        if file.position != offset || (offset == 0 && file.listed) {
             rustix::fs::seek(&file.fd, SeekFrom::Start(offset))?;
         }
+        file.listed = true;
         list.owner = None;
         list.at = 0;
         list.bytes.resize(BUFFER_LEN, 0);

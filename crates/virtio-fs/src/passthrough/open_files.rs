@@ -14,6 +14,8 @@ pub(super) struct OpenFile {
     pub(super) fd: Arc<OwnedFd>,
     /// The offset that `getdents` would go on from.
     pub(super) position: u64,
+    /// `getdents` was called: to list from the start on it has to be told to go back, even where it has found nothing.
+    pub(super) listed: bool,
     /// Other open files of the same node.
     next: Option<u32>,
     previous: Option<u32>,
@@ -68,6 +70,7 @@ impl OpenFiles {
             slot,
             fd,
             position: 0,
+            listed: false,
             next,
             previous: None,
         });
