@@ -5,7 +5,8 @@
 //! attach; no thread before activation; nothing at all for an absent device, which is never made.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+
+use benches::trace;
 
 /// What is counted, as it stands in a trace.
 const COUNTED: [(&str, &str); 5] = [
@@ -19,7 +20,7 @@ const COUNTED: [(&str, &str); 5] = [
 const TARGET: [usize; 5] = [2, 1, 1, 1, 1];
 
 fn main() {
-    if !benches::hosts::vm().is_some_and(|_| has_strace()) {
+    if !benches::hosts::vm().is_some_and(|_| trace::has_strace()) {
         eprintln!("system_calls: skipped, since it needs /dev/kvm and strace");
         return;
     }
@@ -57,35 +58,17 @@ fn main() {
     );
 }
 
-fn has_strace() -> bool {
-    Command::new("strace")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
-}
-
 /// Counts between the markers of `device-cost`.
 fn counts(kind: &str) -> BTreeMap<String, [usize; 5]> {
-    let trace = tempfile::NamedTempFile::new().expect("a temporary file");
-    let status = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=eventfd2,ioctl,epoll_ctl,clone3,write", "-o"])
-        .arg(trace.path())
-        .args([env!("CARGO_BIN_EXE_device-cost"), kind])
-        .stderr(std::process::Stdio::null())
-        .status()
-        .expect("strace runs");
-    assert!(status.success(), "device-cost {kind} has failed");
-    let mut stages = BTreeMap::new();
-    let mut stage = String::new();
-    for line in std::fs::read_to_string(trace.path()).expect("a trace").lines() {
-        if let Some((_, rest)) = line.split_once("\"stage ") {
-            stage = rest.chars().take_while(char::is_ascii_lowercase).collect();
-        }
-        let counted = stages.entry(stage.clone()).or_insert([0; 5]);
-        for (count, (_, pattern)) in counted.iter_mut().zip(COUNTED) {
-            // A call that another thread interrupts stands in two lines; the first has its arguments.
-            *count += usize::from(line.contains(pattern) && !line.contains("resumed>"));
-        }
-    }
+    let stages = trace::stages(
+        env!("CARGO_BIN_EXE_device-cost"),
+        kind,
+        "eventfd2,ioctl,epoll_ctl,clone3",
+    );
+    let count =
+        |lines: &[String]| COUNTED.map(|(_, pattern)| lines.iter().filter(|line| line.contains(pattern)).count());
     stages
+        .iter()
+        .map(|(stage, lines)| (stage.clone(), count(lines)))
+        .collect()
 }

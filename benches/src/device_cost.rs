@@ -2,11 +2,9 @@
 //!
 //! The markers that it writes to stderr part the trace; see the bench `system_calls`.
 
-use std::io;
-use std::io::Write;
-
 use benches::hosts::{kvm_host, vm};
 use benches::kinds::{Attached, console, guest, share, vsock};
+use benches::trace::mark;
 use virtio_transport::VirtioDevice;
 
 fn main() {
@@ -30,11 +28,4 @@ fn run<D: VirtioDevice + 'static>(make: impl FnOnce() -> D) {
     mark("reset");
     device.reset();
     mark("end");
-}
-
-/// One write, so that it is one line of the trace.
-fn mark(stage: &str) {
-    io::stderr()
-        .write_all(format!("stage {stage}\n").as_bytes())
-        .expect("stderr is there");
 }

@@ -1,7 +1,9 @@
 //! What the benches of this folder measure with.
 
+pub mod fuse;
 pub mod hosts;
 pub mod kinds;
+pub mod trace;
 
 use machine::{Share, Spec};
 
