@@ -1,10 +1,12 @@
 # Run in the outer host: pjdfstest on its own tmpfs, then both suites in guests that have a folder of that tmpfs. Lines
-# that begin with `suite: ` and `status: ` are read by results.rs.
+# that begin with `suite: ` and `status: ` are read by results.rs. A suite writes to a file, as terminals get colours.
 suite() {
     echo "suite: $1"
     shift
-    "$@" </dev/null 2>&1
-    echo "status: $?"
+    "$@" </dev/null >/tmp/said 2>&1
+    status=$?
+    cat /tmp/said
+    echo "status: $status"
 }
 guest() {
     cache="$1"
