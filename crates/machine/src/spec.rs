@@ -62,6 +62,8 @@ pub struct Spec {
     pub tsi_deny: Vec<Rule>,
     /// Ports of the guest that are published on the host.
     pub publish: Vec<Publish>,
+    /// Paths in the guest whose AF_UNIX listeners, and all below them, are published on the host, beneath the root share.
+    pub publish_unix: Vec<String>,
     /// Plain vsock ports that lead to UNIX sockets of the host.
     pub vsock_routes: Vec<VsockRoute>,
 }
@@ -88,6 +90,7 @@ impl Default for Spec {
             tsi_allow: Vec::new(),
             tsi_deny: Vec::new(),
             publish: Vec::new(),
+            publish_unix: Vec::new(),
             vsock_routes: Vec::new(),
         }
     }

@@ -96,6 +96,10 @@ pub(crate) struct MachineArgs {
     #[arg(short, long, value_name = "[ADDR:]HOST:GUEST", value_parser = values::publish)]
     pub publish: Vec<Publish>,
 
+    /// Publish a UNIX listener of the guest, or all below a folder, on the host, beneath the root folder
+    #[arg(long, value_name = "PATH")]
+    pub publish_unix: Vec<String>,
+
     /// Set an environment variable, or pass the host's
     #[arg(short, long, value_name = "K[=V]")]
     pub env: Vec<OsString>,

@@ -64,6 +64,7 @@ pub(crate) fn spec(
         tsi_allow: rules("--tsi-allow", &args.tsi_allow)?,
         tsi_deny: rules("--tsi-deny", &args.tsi_deny)?,
         publish: args.publish.clone(),
+        publish_unix: args.publish_unix.clone(),
         vsock_routes: args
             .vsock_port
             .iter()

@@ -232,6 +232,11 @@ impl Maker<'_> {
             policy: Policy::new(vsock.allow.clone(), vsock.deny.clone()),
             unix_root: vsock.unix_root.as_deref().map(open_folder).transpose()?,
             port_map: vsock.publish.iter().map(published).collect(),
+            publish_unix: vsock
+                .publish_unix
+                .iter()
+                .map(|path| path.clone().into_bytes())
+                .collect(),
             routes: vsock.routes.iter().map(route).collect(),
             ..VsockConfig::default()
         };

@@ -120,6 +120,8 @@ pub struct VsockPlan {
     pub deny: Vec<Rule>,
     /// Published ports.
     pub publish: Vec<Publish>,
+    /// Published AF_UNIX listeners: paths in the guest, each with all below it.
+    pub publish_unix: Vec<String>,
     /// Plain vsock routes.
     pub routes: Vec<VsockRoute>,
 }
@@ -257,6 +259,7 @@ fn vsock_device(spec: &Spec, decision: &VsockDecision) -> VsockPlan {
         allow: spec.tsi_allow.clone(),
         deny: spec.tsi_deny.clone(),
         publish: spec.publish.clone(),
+        publish_unix: spec.publish_unix.clone(),
         routes: spec.vsock_routes.clone(),
     }
 }

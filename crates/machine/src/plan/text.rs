@@ -101,7 +101,10 @@ impl fmt::Display for VsockPlan {
             .try_for_each(|route| write!(f, ", port {} on {}", route.port, route.path.display()))?;
         self.publish
             .iter()
-            .try_for_each(|publish| write!(f, ", host port {} for {}", publish.host_port, publish.guest_port))
+            .try_for_each(|publish| write!(f, ", host port {} for {}", publish.host_port, publish.guest_port))?;
+        self.publish_unix
+            .iter()
+            .try_for_each(|path| write!(f, ", listeners at {path}"))
     }
 }
 

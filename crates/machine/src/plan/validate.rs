@@ -21,7 +21,8 @@ pub(super) fn spec(spec: &Spec, limits: &Limits) -> Result<(), PlanError> {
     }
     shares(spec)?;
     program(spec)?;
-    ports(spec)
+    ports(spec)?;
+    published_paths(spec)
 }
 
 /// The inputs of the vsock policy.
@@ -35,6 +36,7 @@ pub(super) fn vsock_inputs(spec: &Spec, limits: &Limits) -> VsockInputs {
         has_root: spec.root.is_some(),
         routes: spec.vsock_routes.len(),
         published: spec.publish.len(),
+        published_unix: spec.publish_unix.len(),
         host_os: limits.host_os,
         confidential: limits.confidential,
     }
@@ -221,6 +223,16 @@ fn ports(spec: &Spec) -> Result<(), PlanError> {
         refuse_if(route.path.as_os_str().is_empty(), "the socket", "", "its path is empty")?;
     }
     Ok(())
+}
+
+fn published_paths(spec: &Spec) -> Result<(), PlanError> {
+    let what = "the published listener";
+    spec.publish_unix.iter().try_for_each(|path| {
+        refuse_if(!path.starts_with('/'), what, path, "it is not an absolute path")?;
+        refuse_if(path.contains('\0'), what, path, "it has a NUL in it")?;
+        let plain = path.split('/').all(|part| !matches!(part, "." | ".."));
+        refuse_if(!plain, what, path, "it has a part `.` or `..`")
+    })
 }
 
 fn refuse_port(bad: bool, port: u32, what: &'static str, why: &'static str) -> Result<(), PlanError> {

@@ -37,6 +37,8 @@ pub struct VsockInputs {
     pub routes: usize,
     /// The number of published ports.
     pub published: usize,
+    /// The number of published AF_UNIX paths.
+    pub published_unix: usize,
     /// The operating system of the host.
     pub host_os: HostOs,
     /// Whether the machine is a confidential one.
@@ -130,6 +132,15 @@ pub fn attachment(inputs: &VsockInputs) -> Result<VsockDecision, PlanError> {
             "a port is published through INET TSI",
         ));
     }
+    if inputs.published_unix > 0
+        && let Err(reason) = unix
+    {
+        return Err(contradiction(
+            "publish_unix",
+            publish_unix_obstacle(reason),
+            "a UNIX listener is published through UNIX TSI",
+        ));
+    }
     if inputs.host_os == HostOs::Windows && (inet.is_ok() || unix.is_ok()) {
         return Err(contradiction(
             "TSI",
@@ -212,6 +223,11 @@ fn refuse_contradictions(inputs: &VsockInputs) -> Result<(), PlanError> {
             "publish",
             "a port is published through TSI, which the vsock device carries",
         ),
+        (
+            inputs.published_unix > 0,
+            "publish_unix",
+            "a UNIX listener is published through TSI, which the vsock device carries",
+        ),
     ];
     if inputs.vsock == Choice::Off
         && let Some((_, other, why)) = off_with.into_iter().find(|(asked, ..)| *asked)
@@ -242,6 +258,15 @@ fn publish_obstacle(inputs: &VsockInputs) -> &'static str {
         "tsi_inet = off"
     } else {
         "nets"
+    }
+}
+
+fn publish_unix_obstacle(reason: Reason) -> &'static str {
+    match reason {
+        Reason::UnixRefused => "tsi_unix = off",
+        Reason::UnixNoRoot => "no root share",
+        Reason::UnixOtherShares => "tsi_unix = auto with more shares than the root",
+        _ => "a host without UNIX TSI",
     }
 }
 

@@ -118,7 +118,7 @@ fn words_of_the_command_line_can_be_added_and_left_out() {
 
 #[test]
 fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["--irqchip", "sideways", "/r"], "sideways"),
         (&["-m", "much", "/r"], "much"),
         (&["-m", "63", "/r"], "63 MiB of memory are too little"),
@@ -132,6 +132,8 @@ fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
         (&["--net", "bridge=b", "/r"], "tap=NAME"),
         (&["--net", "tsi", "--net", "tap=t0", "/r"], "exclude each other"),
         (&["--vsock", "off", "-p", "80:80", "/r"], "exclude each other"),
+        (&["--publish-unix", "run/app", "/r"], "not an absolute path"),
+        (&["--publish-unix", "/run", "--net", "none", "/r"], "exclude each other"),
         (&["--tsi-allow", "nonsense", "/r"], "--tsi-allow nonsense"),
         (&["--json"], "<ROOTFS>"),
     ];
@@ -139,6 +141,21 @@ fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
         let sentence = refusal(args);
         assert!(sentence.contains(part), "{args:?}: {sentence}");
     }
+}
+
+#[test]
+fn published_listeners_are_in_the_plan() {
+    let text = plan(&[
+        "--publish-unix",
+        "/run/app",
+        "--publish-unix",
+        "/tmp/s",
+        "-p",
+        "8080:80",
+        "/r",
+    ]);
+    let expected = ", host port 8080 for 80, listeners at /run/app, listeners at /tmp/s";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

@@ -167,6 +167,7 @@ fn tsi_unix_sockets_of_the_guest(bed: &Bed) -> Result<()> {
         folder.path().join("climbing-link"),
     )?;
     drop(UnixListener::bind(folder.path().join("nobody-listens"))?);
+    fs::create_dir(folder.path().join("published"))?;
     let name = format!("tessera-{}", std::process::id());
     peer.serve_unix(UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name)?)?);
     let facts = [
@@ -175,7 +176,8 @@ fn tsi_unix_sockets_of_the_guest(bed: &Bed) -> Result<()> {
         ("outside", outside.display().to_string()),
         ("abstract", name),
     ];
-    let guest = script::guest(bed, &facts);
+    let published = format!("/{}/published", inside.display());
+    let guest = script::guest(bed, &facts).with(["--publish-unix", &published]);
     script::run(&guest, &peer, include_str!("guest/unix.py"))
 }
 

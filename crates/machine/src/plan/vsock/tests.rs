@@ -11,6 +11,7 @@ const NET_ONLY: VsockInputs = VsockInputs {
     has_root: false,
     routes: 0,
     published: 0,
+    published_unix: 0,
     host_os: HostOs::Linux,
     confidential: false,
 };
@@ -38,7 +39,7 @@ fn every_combination() -> Vec<VsockInputs> {
         for tsi_inet in choices {
             for tsi_unix in choices {
                 for host_os in hosts {
-                    for bits in 0..32 {
+                    for bits in 0..64 {
                         for (shares, has_root) in roots {
                             all.push(VsockInputs {
                                 vsock,
@@ -47,6 +48,7 @@ fn every_combination() -> Vec<VsockInputs> {
                                 nets: usize::from(bits & 1 != 0) + usize::from(bits & 16 != 0),
                                 routes: usize::from(bits & 2 != 0),
                                 published: usize::from(bits & 4 != 0),
+                                published_unix: usize::from(bits & 32 != 0),
                                 confidential: bits & 8 != 0,
                                 shares,
                                 has_root,
@@ -109,9 +111,10 @@ fn every_combination_follows_the_rule() {
         let inet = i.vsock != Off && (i.tsi_inet == On || (i.tsi_inet == Auto && i.nets == 0));
         let unix = i.vsock != Off && (i.tsi_unix == On || (i.tsi_unix == Auto && only_root && linux));
         let contradiction = (i.vsock == Off
-            && (i.routes > 0 || i.tsi_inet == On || i.tsi_unix == On || i.published > 0))
+            && (i.routes > 0 || i.tsi_inet == On || i.tsi_unix == On || i.published + i.published_unix > 0))
             || (i.tsi_inet == On && i.nets > 0)
             || (i.published > 0 && !inet)
+            || (i.published_unix > 0 && !unix)
             || (i.tsi_unix == On && !(linux && i.has_root))
             || (i.host_os == HostOs::Windows && (inet || unix));
         let attach = i.vsock == On || i.routes > 0 || inet || unix;
@@ -138,9 +141,13 @@ fn flags_come_only_with_the_device() {
 }
 
 #[test]
-fn a_published_port_attaches_nothing() {
+fn what_is_published_attaches_nothing() {
     for inputs in every_combination() {
-        let without = VsockInputs { published: 0, ..inputs };
+        let without = VsockInputs {
+            published: 0,
+            published_unix: 0,
+            ..inputs
+        };
         if let (Ok(with), Ok(without)) = (attachment(&inputs), attachment(&without)) {
             assert_eq!(with, without);
         }
@@ -167,6 +174,33 @@ fn a_contradiction_names_both_settings() {
             },
             "publish",
             "tsi_inet = off",
+        ),
+        (
+            VsockInputs {
+                published_unix: 1,
+                tsi_unix: Off,
+                ..rooted(NET_ONLY)
+            },
+            "publish_unix",
+            "tsi_unix = off",
+        ),
+        (
+            VsockInputs {
+                published_unix: 1,
+                shares: 2,
+                ..rooted(NET_ONLY)
+            },
+            "publish_unix",
+            "tsi_unix = auto with more shares than the root",
+        ),
+        (
+            VsockInputs {
+                vsock: Off,
+                published_unix: 1,
+                ..NET_ONLY
+            },
+            "vsock = off",
+            "publish_unix",
         ),
         (
             VsockInputs {

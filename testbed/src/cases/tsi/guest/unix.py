@@ -116,6 +116,22 @@ def unix_listener_not_published_is_reached_in_the_guest_only():
 
 
 @check
+def unix_listener_published_is_reached_from_the_host():
+    path = FOLDER + "/published/listener-of-the-guest"
+    for text in ("hello", "again"):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            said = background(answer, "dial unix:%s%s talk %s" % (HOST["root"], path, text))
+            stream, _ = listener.accept()
+            with stream:
+                stream.sendall(b"answer to " + read_all(stream))
+            same(said().strip(), "answer to " + text)
+        # The host's socket at that path goes with the listener.
+        eventually(lambda: not os.path.exists(path), "the socket stays at its path")
+
+
+@check
 def unix_abstract_listener_is_reached_in_the_guest():
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind("\0of the guest")
