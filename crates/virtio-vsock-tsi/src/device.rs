@@ -5,8 +5,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use virtio_ring::Ring;
+use virtio_ring::{Ring, RingError};
 use virtio_transport::{ActivateError, Activation, Interrupt, Memory, Poller, VirtioDevice, Worker};
+use vsock_proto::state::{MuxerState, RestoreError};
 use vsock_proto::{Cid, Stats};
 
 use crate::backend::HostSockets;
@@ -117,6 +118,25 @@ impl VsockWorker {
     /// Tells the driver that all its connections are gone; for after a restore.
     pub fn transport_reset(&mut self) {
         self.handler.transport_reset();
+    }
+
+    /// Gives the driver back what waits here, so that the rings can be saved, and says what else is to be saved.
+    ///
+    /// # Errors
+    /// When a ring is broken.
+    pub fn save(&mut self) -> Result<MuxerState, RingError> {
+        if self.handler.quiesce(&mut self.queues, &*self.mem)? {
+            self.interrupt.used_ring();
+        }
+        Ok(self.handler.save())
+    }
+
+    /// Takes over a saved state, before anything else happens.
+    ///
+    /// # Errors
+    /// What is wrong with the state; nothing of it is done then.
+    pub fn restore(&mut self, state: &MuxerState, poller: &mut dyn Poller) -> Result<(), RestoreError> {
+        self.handler.restore(self.now(), state, &mut Adapter(poller))
     }
 
     /// Sends the guest the host's clock, in nanoseconds since 1970.

@@ -61,6 +61,9 @@ impl ProxyId {
     /// The number of slots that handles can name; tokens from `SLOTS << 16` on are free for the caller's own use.
     pub const SLOTS: u16 = 0xf000;
 
+    /// No proxy's.
+    pub(crate) const NOBODY: ProxyId = ProxyId(u32::MAX);
+
     pub(crate) fn new(slot: u16, generation: u16) -> ProxyId {
         ProxyId(u32::from(slot) << 16 | u32::from(generation))
     }

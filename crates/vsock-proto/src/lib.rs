@@ -90,6 +90,7 @@ mod errno;
 mod ids;
 mod mux;
 pub mod policy;
+pub mod state;
 mod stats;
 mod stream;
 pub mod wire;

@@ -10,6 +10,11 @@ use super::backlog::Backlog;
 use crate::backend::{Connection, HostStream, Listener};
 use crate::watch::{Interest, Watcher};
 
+/// Receive buffers for the first bytes of a host. Most answers are short, and each buffer costs something to look up.
+const FIRST_APPETITE: usize = 2;
+/// Never more than so many; a turn of the muxer's is shorter.
+const MAX_APPETITE: usize = 64;
+
 /// A socket, or what stands for one, with what the event loop knows of it.
 pub(super) struct Endpoint {
     pub(super) id: ProxyId,
@@ -17,6 +22,8 @@ pub(super) struct Endpoint {
     pub(super) backlog: Backlog,
     /// What `getpeername(2)` says, if the host's name means nothing to the guest.
     pub(super) peer: Option<SocketName>,
+    /// Receive buffers that its next bytes are expected to fill.
+    pub(super) appetite: usize,
     /// A connect is under way.
     pub(super) connecting: bool,
     /// To be woken when there is something to read.
@@ -41,6 +48,7 @@ impl Endpoint {
             body,
             backlog: Backlog::default(),
             peer: None,
+            appetite: FIRST_APPETITE,
             connecting: false,
             reading: false,
             hung_up: false,
@@ -63,6 +71,15 @@ impl Endpoint {
             Body::Listener(listener) => Some(listener.socket.as_fd()),
             Body::Datagram(fd) => Some(fd.as_fd()),
         }
+    }
+
+    /// The host filled so many buffers, and perhaps had more.
+    pub(super) fn learn_appetite(&mut self, filled: usize, more: bool) {
+        self.appetite = if more {
+            (self.appetite * 2).min(MAX_APPETITE)
+        } else {
+            filled.max(FIRST_APPETITE)
+        };
     }
 
     fn interest(&self) -> Interest {

@@ -7,6 +7,7 @@ mod events;
 mod finish;
 mod routes;
 mod rx;
+mod snapshot;
 mod tx;
 
 use std::collections::BTreeMap;

@@ -30,7 +30,7 @@ pub(super) struct RxPath {
     taken: VecDeque<Chain>,
     spare: Vec<Chain>,
     /// A packet that found no buffer large enough.
-    held: Option<Transmit>,
+    pub(super) held: Option<Transmit>,
     /// A datagram service may have something.
     pub(super) route_datagrams: bool,
 }
@@ -61,11 +61,24 @@ impl RxPath {
         Ok(true)
     }
 
+    /// How much payload the buffer at `index` of the taken ones has room for.
+    fn capacity_of(&self, index: usize) -> usize {
+        self.taken.get(index).map_or(0, capacity)
+    }
+
     /// Gives the oldest buffer back with `len` bytes in it.
     fn give<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, len: usize) -> Result<(), RingError> {
         if let Some(chain) = self.taken.pop_front() {
             ring.push_used(mem, chain.head(), u32::try_from(len).unwrap_or(0))?;
             self.spare.push(chain);
+        }
+        Ok(())
+    }
+
+    /// Gives back all buffers, with nothing in them.
+    pub(super) fn give_all_back<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M) -> Result<(), RingError> {
+        while !self.taken.is_empty() {
+            self.give(ring, mem, 0)?;
         }
         Ok(())
     }
@@ -161,16 +174,19 @@ impl<B: Backend> Handler<B> {
         max_packets: usize,
     ) -> Result<(), RingError> {
         let stats = self.mux.stats().clone();
-        let mut buffers = 1;
-        while buffers < max_packets
-            && self.rx.taken.iter().take(buffers).map(capacity).sum::<usize>() < max_bytes
-            && self.rx.take(ring, mem, buffers + 1, &stats)?
-        {
+        let appetite = self.endpoints.get(id).map_or(1, |endpoint| endpoint.appetite);
+        let max_packets = max_packets.min(appetite);
+        let (mut buffers, mut room) = (1, self.rx.capacity_of(0));
+        while buffers < max_packets && room < max_bytes && self.rx.take(ring, mem, buffers + 1, &stats)? {
+            room += self.rx.capacity_of(buffers);
             buffers += 1;
         }
         let (asked, result) = self.read_stream(mem, id, buffers, max_bytes);
         let got = *result.as_ref().unwrap_or(&0);
-        self.hand_over(ring, mem, id, got)?;
+        let filled = self.hand_over(ring, mem, id, got)?;
+        if let Some(endpoint) = self.endpoints.get_mut(id) {
+            endpoint.learn_appetite(filled, filled == buffers);
+        }
         let hung_up = self.endpoints.get(id).is_none_or(|endpoint| endpoint.hung_up);
         let end = match result {
             Ok(0) => StreamRead::Eof,
@@ -256,15 +272,15 @@ impl<B: Backend> Handler<B> {
         )
     }
 
-    /// Gives the first buffers to the driver, `got` bytes of the host's being in them.
+    /// Gives the first buffers to the driver, `got` bytes of the host's being in them. Returns how many.
     fn hand_over<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
         mem: &M,
         id: ProxyId,
         got: usize,
-    ) -> Result<(), RingError> {
-        let mut left = got;
+    ) -> Result<usize, RingError> {
+        let (mut left, mut buffers) = (got, 0);
         while left > 0 {
             let Some(chain) = self.rx.taken.front() else { break };
             let len = left.min(capacity(chain));
@@ -272,8 +288,9 @@ impl<B: Backend> Handler<B> {
             let header = self.mux.stream_header(id, u32::try_from(len).unwrap_or(0));
             let written = header.is_some_and(|header| chain.write_at(mem, 0, &header.emit()).is_ok());
             self.rx.give(ring, mem, if written { HEADER_LEN + len } else { 0 })?;
+            buffers += 1;
         }
-        Ok(())
+        Ok(buffers)
     }
 
     fn datagram_turn<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, id: ProxyId) -> Result<(), RingError> {

@@ -104,7 +104,7 @@ impl Muxer {
         }
     }
 
-    fn carries(&self, family: Family) -> bool {
+    pub(super) fn carries(&self, family: Family) -> bool {
         match family {
             Family::Unix => self.config.tsi.unix,
             Family::Inet | Family::Inet6 => self.config.tsi.inet,
@@ -175,6 +175,7 @@ impl Muxer {
             State::Stream(_) => return Err(Errno::EISCONN),
             State::Closed => return Err(Errno::ECONNREFUSED),
         }
+        let asked = to.clone();
         let to = self.resolve(Operation::Connect, kind, to)?;
         if !self.connects.take(now) {
             self.stats.over_limit.count();
@@ -183,6 +184,7 @@ impl Muxer {
         let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
         if let State::Datagram(datagram) = &mut proxy.state {
             datagram.connect = Some(ticket);
+            datagram.connecting_to = Some(asked);
             self.actions.push_back(Action::ConnectDatagram { id, to });
         } else {
             proxy.state = State::Connecting(Waiter::Control(ticket));
@@ -193,7 +195,12 @@ impl Muxer {
 
     /// Where a destination really is: after the policy, and for a published port of the guest's own, the host's side
     /// of it, since the guest's own stack does not listen on what it published.
-    fn resolve(&mut self, operation: Operation, kind: SocketKind, name: SocketName) -> Result<SocketName, Errno> {
+    pub(super) fn resolve(
+        &mut self,
+        operation: Operation,
+        kind: SocketKind,
+        name: SocketName,
+    ) -> Result<SocketName, Errno> {
         if kind == SocketKind::Stream
             && operation == Operation::Connect
             && let Some(published) = self.hairpin(&name)
@@ -282,7 +289,7 @@ impl Muxer {
     }
 
     /// Where the host listens for a listener of the guest; `None` keeps it in the guest.
-    fn published(&self, at: &SocketName) -> Option<SocketName> {
+    pub(super) fn published(&self, at: &SocketName) -> Option<SocketName> {
         match at {
             SocketName::Inet(addr) => self
                 .config
@@ -358,16 +365,15 @@ impl Muxer {
         let resolved = self
             .named_in_family(id, to)
             .and_then(usable_destination)
-            .and_then(|to| self.resolve(Operation::Send, SocketKind::Datagram, to));
+            .and_then(|to| Ok((to.clone(), self.resolve(Operation::Send, SocketKind::Datagram, to)?)));
         let Some(proxy) = self.table.get_mut(id) else { return };
         let (Some(family), State::Datagram(datagram)) = (proxy.origin.family(), &mut proxy.state) else {
             return;
         };
         match resolved {
-            // What follows must not go where the one before went.
-            Err(_) => datagram.destination = None,
-            Ok(to) => {
-                datagram.send_to(to);
+            Err(_) => datagram.send_nowhere(),
+            Ok((asked, to)) => {
+                datagram.send_to(asked, to);
                 if !datagram.open {
                     self.actions.push_back(Action::OpenDatagram { id, family });
                 }
@@ -421,7 +427,7 @@ impl Muxer {
     }
 }
 
-fn tsi_key(svm_port: u32) -> Key {
+pub(super) fn tsi_key(svm_port: u32) -> Key {
     Key {
         guest_port: svm_port,
         host_port: port::RENDEZVOUS,
@@ -430,7 +436,7 @@ fn tsi_key(svm_port: u32) -> Key {
 
 /// An AF_UNIX path must be absolute, since the guest's working directory is unknown here; abstract names of the host
 /// are not for guests.
-fn usable_destination(name: SocketName) -> Result<SocketName, Errno> {
+pub(super) fn usable_destination(name: SocketName) -> Result<SocketName, Errno> {
     match &name {
         SocketName::Unix(UnixName::Path(path)) if !path.starts_with(b"/") => Err(Errno::EINVAL),
         SocketName::Unix(UnixName::Unnamed) => Err(Errno::EINVAL),

@@ -18,6 +18,9 @@ impl Muxer {
             let waiter = datagram.connect.take();
             datagram.open |= result.is_ok();
             datagram.connected |= result.is_ok();
+            if let (Ok(()), Some(to)) = (result, datagram.connecting_to.take()) {
+                datagram.connected_to = Some(to);
+            }
             if let Some(ticket) = waiter {
                 self.replies.answer(ticket, Reply::Result(reply_code(result)));
             }
@@ -59,8 +62,13 @@ impl Muxer {
         match result {
             Ok(name) => listener.host_name = Some(name),
             Err(_) => {
+                let accept = listener.accept.take();
                 proxy.state = State::Idle;
                 self.listeners = self.listeners.saturating_sub(1);
+                // Of a listener that was restored and could not be.
+                if let Some(ticket) = accept {
+                    self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
+                }
             }
         }
         if let Some(ticket) = ticket {
@@ -96,7 +104,7 @@ impl Muxer {
             state.awaiting += 1;
         }
         if let Some(proxy) = self.table.get_mut(id) {
-            let name = peer.map(|name| name.in_family(family));
+            let name = peer.and_then(|name| name.in_family(family).canonical());
             proxy.peer = name.filter(|name| name.family() == family);
         }
         Some(id)
@@ -152,8 +160,12 @@ impl Muxer {
     pub fn named(&mut self, id: ProxyId, ticket: Ticket, result: Result<SocketName, Errno>) {
         let family = self.table.get(id).and_then(|proxy| proxy.origin.family());
         let name = match (result, family) {
-            (Ok(name), Some(family)) if name.in_family(family).family() == family => Ok(name.in_family(family)),
-            (Ok(_), _) => Err(Errno::ENOTCONN.reply()),
+            (Ok(name), Some(family)) => {
+                let name = name.in_family(family).canonical();
+                name.filter(|name| name.family() == family)
+                    .ok_or(Errno::ENOTCONN.reply())
+            }
+            (Ok(_), None) => Err(Errno::ENOTCONN.reply()),
             (Err(errno), _) => Err(errno.reply()),
         };
         self.replies.answer(ticket, Reply::Name(name));

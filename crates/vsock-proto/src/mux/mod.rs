@@ -6,6 +6,8 @@ mod packets;
 mod proxy;
 mod rate;
 mod replies;
+mod restore;
+mod save;
 mod table;
 mod timers;
 mod transmit;

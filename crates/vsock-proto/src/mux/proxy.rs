@@ -115,19 +115,30 @@ pub(crate) struct Datagram {
     pub(crate) connected: bool,
     /// CONNECT to be answered.
     pub(crate) connect: Option<Ticket>,
+    /// What that CONNECT names, and what the socket is connected to, both as the guest said it.
+    pub(crate) connecting_to: Option<SocketName>,
+    pub(crate) connected_to: Option<SocketName>,
+    /// Where the next datagram goes, as the guest said it, and after the policy.
+    pub(crate) asked: Option<SocketName>,
     pub(crate) destination: Option<SocketName>,
     /// Whom the guest wrote to, latest last.
     peers: VecDeque<SocketName>,
 }
 
 impl Datagram {
-    pub(crate) fn send_to(&mut self, name: SocketName) {
+    pub(crate) fn send_to(&mut self, asked: SocketName, name: SocketName) {
+        self.asked = Some(asked);
         self.peers.retain(|peer| *peer != name);
         if self.peers.len() >= MAX_PEERS {
             self.peers.pop_front();
         }
         self.peers.push_back(name.clone());
         self.destination = Some(name);
+    }
+
+    /// What follows must not go where the one before went.
+    pub(crate) fn send_nowhere(&mut self) {
+        (self.asked, self.destination) = (None, None);
     }
 
     pub(crate) fn knows(&self, from: Option<&SocketName>) -> bool {

@@ -1,8 +1,10 @@
 //! Answers to control requests: one slot for each port that waits for one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::wire::Reply;
+use crate::errno::Errno;
+use crate::state::ReplyState;
+use crate::wire::{Reply, port};
 
 /// One request that is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,7 @@ pub struct Ticket {
 #[derive(Debug)]
 struct Slot {
     serial: u64,
+    control_port: u32,
     reply: Option<Reply>,
 }
 
@@ -47,7 +50,12 @@ impl Replies {
         }
         self.next_serial += 1;
         let serial = self.next_serial;
-        self.slots.insert(reply_port, Slot { serial, reply: None });
+        let slot = Slot {
+            serial,
+            control_port,
+            reply: None,
+        };
+        self.slots.insert(reply_port, slot);
         Some(Ticket {
             reply_port,
             control_port,
@@ -94,6 +102,24 @@ impl Replies {
         let ticket = self.ready.pop_front()?;
         let reply = self.slots.remove(&ticket.reply_port)?.reply?;
         Some((ticket, reply))
+    }
+
+    /// All answers that are due, those that are undecided as ECONNABORTED. What waits at one of the `pending` ports goes
+    /// on waiting.
+    pub(crate) fn save(&self, pending: &BTreeSet<u32>) -> Vec<ReplyState> {
+        let due = self
+            .slots
+            .iter()
+            .filter(|(reply_port, _)| !pending.contains(reply_port));
+        due.map(|(&reply_port, slot)| ReplyState {
+            reply_port,
+            control_port: slot.control_port,
+            reply: slot.reply.clone().unwrap_or(match slot.control_port {
+                port::GETNAME => Reply::Name(Err(Errno::ECONNABORTED.reply())),
+                _ => Reply::Result(Errno::ECONNABORTED.reply()),
+            }),
+        })
+        .collect()
     }
 
     pub(crate) fn has_ready(&self) -> bool {

@@ -64,6 +64,21 @@ impl Table {
         self.streams.len() + self.datagrams.len() + self.orphans.len()
     }
 
+    /// The most proxies that there can be.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Where the next choice of a host port begins.
+    pub(crate) fn next_host_port(&self) -> u32 {
+        self.next_host_port
+    }
+
+    /// Any number will do: one that is none of ours is as good as the first.
+    pub(crate) fn set_next_host_port(&mut self, port: u32) {
+        self.next_host_port = port.max(FIRST_HOST_PORT);
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= self.max
     }

@@ -207,6 +207,7 @@ fn take_name(bytes: &[u8]) -> Option<Result<SocketName, NameError>> {
 
 /// An answer to a control request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reply {
     /// To CONNECT, LISTEN, ACCEPT: 0 or a negated error number.
     Result(i32),

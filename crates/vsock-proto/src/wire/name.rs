@@ -13,6 +13,7 @@ const UNIX_PATH_MAX: usize = 107;
 
 /// An address family, with Linux's number on every host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Family {
     /// AF_UNIX.
     Unix,
@@ -45,6 +46,7 @@ impl Family {
 
 /// The name of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum SocketName {
     /// AF_INET or AF_INET6.
     Inet(SocketAddr),
@@ -54,6 +56,7 @@ pub enum SocketName {
 
 /// The name of an AF_UNIX socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum UnixName {
     /// None.
     Unnamed,
@@ -121,6 +124,12 @@ impl SocketName {
             SocketName::Unix(name) => emit_unix(name, rest),
         };
         u32::try_from(len).unwrap_or(0)
+    }
+
+    /// The name as it comes out on the other side of the wire; `None` if it cannot be told there.
+    pub(crate) fn canonical(&self) -> Option<SocketName> {
+        let mut bytes = [0; ADDR_LEN];
+        SocketName::parse(self.emit(&mut bytes), &bytes).ok()
     }
 
     /// The family.

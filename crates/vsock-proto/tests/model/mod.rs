@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use vsock_proto::state::MuxerState;
 use vsock_proto::wire::{Header, Op, PacketType, port};
 use vsock_proto::{
     Action, Cid, Config, DatagramRead, Errno, Key, Limits, Muxer, ProxyId, Received, StreamRead, Ticket, Transmit,
@@ -79,6 +80,9 @@ pub(crate) fn run(choices: &[u8]) {
     };
     while world.step() {
         world.check();
+        if world.choices.len().is_multiple_of(16) {
+            world.snapshot();
+        }
     }
     world.finish();
 }
@@ -256,18 +260,7 @@ impl World<'_> {
     }
 
     fn datagram(&mut self, from: u32, to: u32, body: &[u8]) {
-        let header = Header {
-            src_cid: 3,
-            dst_cid: 2,
-            src_port: from,
-            dst_port: to,
-            len: u32::try_from(body.len()).expect("short"),
-            kind: PacketType::Datagram,
-            op: Op::Rw,
-            flags: 0,
-            buf_alloc: 0,
-            fwd_cnt: 0,
-        };
+        let header = datagram_header(from, to, body);
         self.mux.receive(self.now, &header, header.len, body);
     }
 
@@ -507,6 +500,26 @@ impl World<'_> {
         assert!(buffered <= BUFFERED, "{buffered} bytes buffered");
     }
 
+    /// What is saved now can be restored, saving it again gives the same, and both copies answer alike from there on.
+    fn snapshot(&self) {
+        let state = self.mux.save();
+        let mut copies = [&state, &restored(self.mux.config(), &state).save()].map(|state| {
+            let copy = restored(self.mux.config(), state);
+            assert_eq!(copy.save(), *state);
+            copy
+        });
+        let [heard, again] = copies.each_mut().map(heard_of);
+        assert_eq!(heard, again);
+        let replies = heard
+            .iter()
+            .filter(|heard| matches!(heard, Transmit::Packet { reply: Some(_), .. }));
+        assert_eq!(
+            replies.count(),
+            state.replies.len() + 3,
+            "each request is answered once"
+        );
+    }
+
     /// Everything that is undecided is decided, everything that can be said is said; then nobody waits for anything.
     fn finish(&mut self) {
         while let Some(id) = self.host.iter().find(|(_, end)| end.connecting).map(|(&id, _)| id) {
@@ -531,6 +544,48 @@ impl World<'_> {
         self.actions();
         assert!(self.host.is_empty() && self.mux.is_empty(), "a reset closes everything");
         assert_eq!(self.mux.next_deadline(), None);
+    }
+}
+
+/// A muxer with this state, whose host does all that it is asked for.
+fn restored(config: &Config, state: &MuxerState) -> Muxer {
+    let mut mux = Muxer::new(config.clone());
+    mux.restore(state).expect("what was saved can be restored");
+    while let Some(action) = mux.poll_action() {
+        match action {
+            Action::Listen { id, at, .. } => mux.listening(id, Ok(at)),
+            Action::OpenDatagram { id, .. } => mux.datagram_opened(id, Ok(())),
+            Action::ConnectDatagram { id, .. } => mux.connected(Duration::ZERO, id, Ok(())),
+            action => panic!("{action:?} after a restore"),
+        }
+    }
+    mux
+}
+
+/// What the guest hears after it has asked something of three sockets.
+fn heard_of(mux: &mut Muxer) -> Vec<Transmit> {
+    let mut heard: Vec<_> = std::iter::from_fn(|| mux.poll_transmit()).collect();
+    for svm_port in 1..4u32 {
+        let body = [svm_port, 0x800].map(u32::to_le_bytes).concat();
+        let header = datagram_header(8000 + svm_port, port::ACCEPT, &body);
+        mux.receive(Duration::ZERO, &header, header.len, &body);
+    }
+    heard.extend(std::iter::from_fn(|| mux.poll_transmit()));
+    heard
+}
+
+fn datagram_header(from: u32, to: u32, body: &[u8]) -> Header {
+    Header {
+        src_cid: 3,
+        dst_cid: 2,
+        src_port: from,
+        dst_port: to,
+        len: u32::try_from(body.len()).expect("short"),
+        kind: PacketType::Datagram,
+        op: Op::Rw,
+        flags: 0,
+        buf_alloc: 0,
+        fwd_cnt: 0,
     }
 }
 

@@ -1,0 +1,124 @@
+//! Saving a device and going on with another one.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use common::{Vm, connect_body, inet_config, listen_body, sockaddr};
+use virtio_vsock_tsi::VsockConfig;
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn published(at: SocketAddr) -> VsockConfig {
+    VsockConfig {
+        port_map: [(80, at)].into(),
+        ..inet_config()
+    }
+}
+
+/// A guest that listens, and waits for somebody to come.
+fn listening(vm: &mut Vm) -> (u32, u32) {
+    let (port, waits) = (vm.fresh_port(), vm.fresh_port());
+    vm.create(port, 2, 1);
+    vm.listening.push(port);
+    let body = listen_body(port, port, 5, &sockaddr("0.0.0.0:80".parse().unwrap()));
+    assert_eq!(vm.request_result(1029, &body), 0);
+    vm.send_datagram(waits, 1030, &[port.to_le_bytes(), 0u32.to_le_bytes()].concat());
+    vm.settle();
+    (port, waits)
+}
+
+/// The guest goes on at another device, its memory and rings as they were.
+fn moved(vm: &mut Vm, config: VsockConfig) {
+    let mem = vm.peer.guest().shared_mem();
+    vm.handler.quiesce(&mut vm.queues, &*mem).unwrap();
+    let state = vm.handler.save();
+    vm.handler.reset();
+    *vm = Vm::new(config);
+    vm.handler.restore(vm.now, &state, &mut vm.watcher).unwrap();
+    vm.peer.post_event(4);
+    vm.turn();
+    assert_eq!(
+        vm.peer.events(),
+        [[0; 4]],
+        "the guest is told that its streams are gone"
+    );
+}
+
+#[test]
+fn listener_goes_on_after_a_restore_and_answers_the_accept_from_before() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, waits) = listening(&mut vm);
+    moved(&mut vm, published(at));
+    vm.listening.push(port);
+
+    let mut client = TcpStream::connect(at).unwrap();
+    client.write_all(b"after").unwrap();
+    assert_eq!(vm.datagram_to(waits), [0; 4]);
+    assert_eq!(vm.read(port, 5), b"after");
+}
+
+#[test]
+fn datagram_socket_goes_on_after_a_restore_where_it_was() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let (port, reply_port) = (vm.fresh_port(), vm.fresh_port());
+    vm.create(port, 2, 2);
+    let body = connect_body(port, &sockaddr(peer.local_addr().unwrap()));
+    vm.send_datagram(reply_port, 1027, &body);
+    vm.settle();
+    moved(&mut vm, inet_config());
+
+    vm.send_datagram(port, 1028, b"to the same");
+    vm.settle();
+    let mut buf = [0; 20];
+    let (len, from) = peer.recv_from(&mut buf).unwrap();
+    assert_eq!(&buf[..len], b"to the same");
+    peer.send_to(b"answer", from).unwrap();
+    assert_eq!(vm.datagram_to(port), b"answer");
+}
+
+#[test]
+fn stream_is_gone_after_a_restore_and_its_host_hears_of_it() {
+    let host = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.open_tcp(host.local_addr().unwrap());
+    let (mut client, _) = host.accept().unwrap();
+    vm.send_until_the_host_is_full(port, &vec![7; 16 << 20]);
+    let old = vm.stream(port).packet(5);
+    moved(&mut vm, inet_config());
+
+    vm.send(&old);
+    vm.settle();
+    assert_eq!(vm.strays.iter().map(|packet| packet.op).collect::<Vec<_>>(), [3]);
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Nothing that a guest or a host can see.
+#[test]
+fn save_without_a_restore_changes_nothing() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, waits) = listening(&mut vm);
+    let mut client = TcpStream::connect(at).unwrap();
+    client.write_all(b"before").unwrap();
+    assert_eq!(vm.datagram_to(waits), [0; 4]);
+    let mem = vm.peer.guest().shared_mem();
+    vm.handler.quiesce(&mut vm.queues, &*mem).unwrap();
+    let state = vm.handler.save();
+    assert_eq!((state.listeners.len(), state.replies.len()), (1, 0));
+
+    client.write_all(b" and after").unwrap();
+    assert_eq!(vm.read(port, 16), b"before and after");
+    vm.write(port, b"answer");
+    vm.settle();
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+    assert!(vm.strays.is_empty());
+}

@@ -1,0 +1,73 @@
+//! Taking the state of a muxer; nothing changes by it (TSI specification, 14).
+
+use super::proxy::{Datagram, Listener, Origin, Proxy, State};
+use super::{MAX_TOMBSTONES, Muxer, Ticket};
+use crate::state::{DatagramState, ListenerState, MuxerState, PeerState, SocketState};
+use crate::wire::Family;
+
+impl Muxer {
+    /// The state to save, between two inputs and with all actions done. A stream's bytes that its host has not taken are
+    /// lost when the muxer does not go on; its caller resets those hosts ([`reset`](Self::reset) says so for each).
+    pub fn save(&self) -> MuxerState {
+        let mut state = MuxerState {
+            next_host_port: self.table.next_host_port(),
+            ..MuxerState::default()
+        };
+        for (key, name) in &self.departed {
+            state.peers.push(PeerState {
+                guest_port: key.guest_port,
+                host_port: key.host_port,
+                name: name.clone(),
+            });
+        }
+        for proxy in self.table.ids().into_iter().filter_map(|id| self.table.get(id)) {
+            self.save_proxy(proxy, &mut state);
+        }
+        let forgotten = state.peers.len().saturating_sub(MAX_TOMBSTONES);
+        state.peers.drain(..forgotten);
+        let accepts = state.listeners.iter().filter_map(|listener| listener.accept_reply_port);
+        state.replies = self.replies.save(&accepts.collect());
+        state
+    }
+
+    fn save_proxy(&self, proxy: &Proxy, state: &mut MuxerState) {
+        let port = proxy.key.guest_port;
+        match (proxy.origin, &proxy.state) {
+            (Origin::Tsi(family), State::Listening(listener)) if listener.host_name.is_some() => {
+                state.listeners.push(self.save_listener(port, family, listener));
+            }
+            (Origin::Tsi(family), State::Datagram(datagram)) => {
+                state.datagrams.push(save_datagram(port, family, datagram));
+            }
+            (Origin::Tsi(_), State::Stream(_) | State::Closed) => {}
+            (Origin::Tsi(family), _) => state.sockets.push(SocketState { port, family }),
+            _ => state.peers.extend(proxy.peer.clone().map(|name| PeerState {
+                guest_port: port,
+                host_port: proxy.key.host_port,
+                name,
+            })),
+        }
+    }
+
+    fn save_listener(&self, port: u32, family: Family, listener: &Listener) -> ListenerState {
+        let waits = |ticket: &Ticket| self.replies.is_open(*ticket);
+        ListenerState {
+            port,
+            family,
+            vm_port: listener.vm_port,
+            name: listener.guest_name.clone(),
+            backlog: u16::try_from(listener.backlog).unwrap_or(u16::MAX),
+            unannounced: u16::try_from(listener.unannounced.len()).unwrap_or(u16::MAX),
+            accept_reply_port: listener.accept.filter(waits).map(|ticket| ticket.reply_port),
+        }
+    }
+}
+
+fn save_datagram(port: u32, family: Family, datagram: &Datagram) -> DatagramState {
+    DatagramState {
+        port,
+        family,
+        connected: datagram.connected_to.clone().filter(|_| datagram.connected),
+        destination: datagram.asked.clone(),
+    }
+}
