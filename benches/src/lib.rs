@@ -4,6 +4,7 @@ pub mod fuse;
 pub mod hosts;
 pub mod kinds;
 pub mod trace;
+pub mod vsock;
 
 use machine::{Share, Spec};
 
