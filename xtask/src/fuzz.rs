@@ -12,14 +12,13 @@ use crate::{paths, tools};
 
 const VERSION: &str = "0.13.2";
 
-/// Fuzzes one target for some seconds.
+/// Fuzzes one target for some seconds, and shows what it does and how often it ran.
 pub(crate) fn run(target: &str, seconds: u64) -> Result<()> {
     let known = targets()?;
     if !known.iter().any(|name| name == target) {
         bail!("there is no fuzz target {target}; there are: {}", known.join(", "));
     }
-    let tool = tool()?;
-    fuzz(&tool, target, seconds)
+    shown(fuzz(&tool()?, target, seconds)?.arg("-print_final_stats=1"))
 }
 
 /// Fuzzes every target for some seconds.
@@ -33,8 +32,9 @@ pub(crate) fn run_all(seconds: u64) -> Result<()> {
     let failed = Mutex::new(Vec::new());
     let fuzz_until_none_waits = || {
         while let Some(target) = next() {
-            match fuzz(&tool, &target, seconds) {
-                Ok(()) => eprintln!("    {target}: nothing found in {seconds} s"),
+            let fuzzed = fuzz(&tool, &target, seconds).and_then(|mut fuzz| quiet(fuzz.arg("-verbosity=0")));
+            match fuzzed {
+                Ok(_) => eprintln!("    {target}: nothing found in {seconds} s"),
                 Err(error) => {
                     eprintln!("    {target}: FAILED: {error:#}");
                     locked(&failed).push(target);
@@ -59,7 +59,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What goes wrong in safe Rust panics, and without the address sanitizer the targets build in half the time.
 const SANITIZER: [&str; 2] = ["-s", "none"];
 
-fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<()> {
+fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<Command> {
     // New inputs go into the first folder; the corpus in the tree is only read.
     let found = paths::target().join("fuzz-corpus").join(target);
     let known = paths::workspace().join("fuzz/corpus").join(target);
@@ -70,8 +70,8 @@ fn fuzz(tool: &Path, target: &str, seconds: u64) -> Result<()> {
         command.arg(&known);
     }
     let limit = format!("-max_total_time={seconds}");
-    command.args(["--", &limit, "-timeout=25", "-rss_limit_mb=2048", "-verbosity=0"]);
-    quiet(&mut command).map(drop)
+    command.args(["--", &limit, "-timeout=25", "-rss_limit_mb=2048"]);
+    Ok(command)
 }
 
 fn targets() -> Result<Vec<String>> {
