@@ -20,6 +20,9 @@ use crate::scene;
 const READY: &str = "ready for a case";
 const PASSED: &str = "the case passed";
 const FAILED: &str = "the case failed";
+const LOST: &str = "the case lost its guest";
+/// Signs of a triple fault, in the words of the program and of the library.
+const SHUTDOWN: [&str; 2] = ["has shut down with a triple fault", "TripleFault"];
 /// What is said in between, so that an emulated machine that has died is told from a case that takes long.
 const ALIVE: &str = "alive";
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -43,16 +46,16 @@ pub(crate) fn serve(bed: &Bed) -> Result<()> {
         }
     });
     for name in io::stdin().lines() {
-        let passed = passed(bed, &named(name?.trim())?);
-        println!("{}", if passed { PASSED } else { FAILED });
+        println!("{}", run(bed, &named(name?.trim())?));
     }
     Ok(())
 }
 
-/// Runs a case and prints its line, and all that it said when it failed.
-fn passed(bed: &Bed, case: &Case) -> bool {
+/// Runs a case and prints its line, and all that it said when it failed. Returns the word for how it went.
+fn run(bed: &Bed, case: &Case) -> &'static str {
     let start = Instant::now();
     let (failure, said) = outcome(bed, case);
+    let hung = start.elapsed() >= case.deadline;
     let seconds = start.elapsed().as_secs_f64();
     let mut report = match &failure {
         None => format!("ok {} ({seconds:.1} s)\n", case.name),
@@ -66,7 +69,11 @@ fn passed(bed: &Bed, case: &Case) -> bool {
         }
     }
     print!("{report}");
-    failure.is_none()
+    match failure {
+        None => PASSED,
+        Some(_) if hung || SHUTDOWN.iter().any(|sign| said.contains(sign)) => LOST,
+        Some(_) => FAILED,
+    }
 }
 
 /// Why the case failed, if it did, and all that it said.

@@ -39,6 +39,10 @@ pub(crate) struct OuterHost {
     busybox: PathBuf,
 }
 
+/// A timer's interrupt that comes at the moment of a guest's exit is now and then lost (QEMU 7.2 changes the word of pending
+/// interrupts without a lock there), and a kernel that waits for that one alone sleeps for ever. So the outer kernel has a
+/// tick that comes whatever happened to the one before.
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 nohz=off highres=off";
 /// The emulated processor.
 const PROCESSOR: &str = "EPYC,+svm,+npt";
 
@@ -104,7 +108,7 @@ impl OuterHost {
             .arg(format!("file:{}", kernel_log(name).display()))
             .args(["-serial", "stdio"]);
         qemu.arg("-kernel").arg(&self.vmlinuz).arg("-initrd").arg(image);
-        qemu.args(["-append", &format!("console=ttyS0 panic=-1 {}", clock.kernel_words())]);
+        qemu.args(["-append", KERNEL_WORDS]);
         let stderr = File::create(paths::testbed().join(format!("qemu-{name}.log")))?;
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         qemu.spawn().context("cannot start qemu-system-x86_64")
@@ -154,17 +158,6 @@ impl Clock {
                 "-icount",
                 "shift=0,sleep=off",
             ],
-        }
-    }
-
-    fn kernel_words(self) -> &'static str {
-        match self {
-            // A timer's interrupt that comes at the moment of a guest's exit is now and then lost (QEMU 7.2 changes the
-            // word of pending interrupts without a lock there), and a kernel that waits for that one alone sleeps for
-            // ever. So the outer kernel has a tick that comes whatever happened to the one before.
-            Self::Host => "nohz=off highres=off",
-            // Time passes in the processor's own thread, where nothing is lost.
-            Self::Instructions => "",
         }
     }
 }
