@@ -1,7 +1,5 @@
 //! vsock without a VM: rings in memory, nothing behind the device that costs anything, and a muxer with many connections.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +10,7 @@ use virtio_ring::Ring;
 use virtio_vsock_tsi::vsock_proto::wire::{Header, Op, PacketType};
 use virtio_vsock_tsi::vsock_proto::{Config, Muxer, ProxyId, StreamRead, Transmit};
 use virtio_vsock_tsi::{
-    Cid, Handler, Interest, Limits, Queues, Readiness, Route, ServiceRead, StreamService, VsockConfig, Watcher,
+    Cid, Handler, Limits, NoLoop, Queues, Readiness, Route, ServiceRead, StreamService, VsockConfig,
 };
 use vm_memory::GuestAddress;
 
@@ -80,23 +78,6 @@ impl StreamService for Null {
         } else {
             ServiceRead::Bytes(len)
         }
-    }
-}
-
-/// There is no socket to wait for.
-struct NoLoop;
-
-impl Watcher for NoLoop {
-    fn add(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn modify(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(())
     }
 }
 

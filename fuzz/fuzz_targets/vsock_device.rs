@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
@@ -15,8 +15,8 @@ use virtio_ring::Ring;
 use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
 use virtio_vsock_tsi::vsock_proto::{Cid, Config, Errno, Muxer};
 use virtio_vsock_tsi::{
-    Backend, Connection, Handler, HostStream, Interest, Listener, Peer, Queues, Readiness, ServiceRead, StreamService,
-    TsiFlags, Watcher,
+    Backend, Connection, Handler, HostStream, Listener, NoLoop, Peer, Queues, Readiness, ServiceRead, StreamService,
+    TsiFlags,
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -90,22 +90,6 @@ impl Backend for Host {
 
     fn datagram_peer(&mut self, _name: &SocketName) -> Result<Peer, Errno> {
         Err(Errno::EACCES)
-    }
-}
-
-struct NoLoop;
-
-impl Watcher for NoLoop {
-    fn add(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn modify(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

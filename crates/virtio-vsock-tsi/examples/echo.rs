@@ -2,14 +2,12 @@
 //!
 //! `cargo run -p tessera-virtio-vsock-tsi --example echo -- some words`
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use test_guest::{SplitRing, VsockPacket, VsockPeer};
 use virtio_queue::{Queue, QueueT};
 use virtio_ring::Ring;
-use virtio_vsock_tsi::{Handler, Interest, Queues, Route, ServiceRead, StreamService, VsockConfig, Watcher};
+use virtio_vsock_tsi::{Handler, NoLoop, Queues, Route, ServiceRead, StreamService, VsockConfig};
 use vm_memory::GuestAddress;
 
 const ECHO_PORT: u32 = 7;
@@ -34,23 +32,6 @@ impl StreamService for Echo {
         } else {
             ServiceRead::Bytes(len)
         }
-    }
-}
-
-/// There is no socket to wait for.
-struct NoLoop;
-
-impl Watcher for NoLoop {
-    fn add(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn modify(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(())
     }
 }
 

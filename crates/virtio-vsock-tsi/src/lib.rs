@@ -101,7 +101,7 @@ pub use device::{Vsock, VsockWorker};
 pub use handler::{Handler, Queues, Served};
 pub use vsock_proto;
 pub use vsock_proto::{Cid, Limits, Stats, TsiFlags};
-pub use watch::{Interest, Readiness, Watcher};
+pub use watch::{Interest, NoLoop, Readiness, Watcher};
 
 /// The device ID of a socket device (virtio 1.3, 5.10.1).
 pub const DEVICE_ID: u32 = 19;

@@ -3,8 +3,6 @@
 //! A guest's program that sends its last bytes and ends takes the machine with it. On a computer of its own the kernel
 //! would go on delivering them; here nobody else does.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +13,7 @@ use vsock_proto::ProxyId;
 use super::actions::discard;
 use super::{Handler, MAX_ROUNDS, Queues};
 use crate::backend::Backend;
-use crate::watch::{Interest, Watcher};
+use crate::watch::NoLoop;
 
 /// How long peers that go on sending are listened to at the most, and how long a silence tells that they have stopped.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +41,7 @@ impl<B: Backend> Handler<B> {
             for id in ready {
                 self.flush_backlog(id);
             }
-            self.run_actions(now, &mut Nobody);
+            self.run_actions(now, &mut NoLoop);
         }
         self.forget_input();
         taken
@@ -74,7 +72,7 @@ impl<B: Backend> Handler<B> {
         mem: &M,
     ) -> Result<(), RingError> {
         for _ in 0..MAX_ROUNDS {
-            if !self.drain_tx(now, &mut queues.tx, mem, &mut Nobody)? {
+            if !self.drain_tx(now, &mut queues.tx, mem, &mut NoLoop)? {
                 break;
             }
         }
@@ -103,22 +101,5 @@ impl<B: Backend> Handler<B> {
             Err(rustix::io::Errno::INTR) => Some(Vec::new()),
             Err(_) => None,
         }
-    }
-}
-
-/// There is no event loop any more.
-struct Nobody;
-
-impl Watcher for Nobody {
-    fn add(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn modify(&mut self, _fd: BorrowedFd<'_>, _token: u32, _interest: Interest) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn remove(&mut self, _fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(())
     }
 }
