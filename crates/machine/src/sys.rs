@@ -1,7 +1,7 @@
 //! System calls that no safe library offers.
 #![allow(
     unsafe_code,
-    reason = "signal masks and mapping a file over guest memory have no safe interface upstream"
+    reason = "signal masks, mapping a file over guest memory, memory slots and atomics in a mapping have no safe interface upstream"
 )]
 
 use std::fs::File;
@@ -10,11 +10,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_iow_nr;
 
@@ -127,11 +130,12 @@ pub(crate) fn map_over(
     }
 }
 
-/// Makes every region of guest memory a memory slot of the VM.
-pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), kvm_ioctls::Error> {
-    for (slot, region) in (0..).zip(mem.iter()) {
+/// Makes every region of guest memory a memory slot of the VM; gives the next free slot.
+pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, kvm_ioctls::Error> {
+    let mut next_slot = 0;
+    for region in mem.iter() {
         let region = kvm_userspace_memory_region {
-            slot,
+            slot: next_slot,
             flags: 0,
             guest_phys_addr: region.start_addr().raw_value(),
             memory_size: region.len(),
@@ -140,6 +144,60 @@ pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), kv
         // SAFETY: the region is a mapping of `memory_size` bytes at `userspace_addr`. The machine keeps guest memory
         // mapped as long as any vCPU of the VM can run.
         unsafe { vm.set_user_memory_region(region)? };
+        next_slot += 1;
     }
-    Ok(())
+    Ok(next_slot)
+}
+
+/// Makes `memory` a memory slot at `guest_phys_addr` that the guest can read; what it writes there comes as
+/// `KVM_EXIT_MMIO`.
+pub(crate) fn register_readable(
+    vm: &VmFd,
+    slot: u32,
+    guest_phys_addr: u64,
+    memory: &MmapRegion,
+) -> Result<(), kvm_ioctls::Error> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: KVM_MEM_READONLY,
+        guest_phys_addr,
+        memory_size: memory.size() as u64,
+        userspace_addr: memory.as_ptr() as u64,
+    };
+    // SAFETY: the region is a mapping of `memory_size` bytes at `userspace_addr`. The register blocks in it keep it
+    // mapped, and the vCPUs keep those.
+    unsafe { vm.set_user_memory_region(region) }
+}
+
+/// A part of a mapping as words that are only accessed atomically.
+pub(crate) struct AtomicWords {
+    memory: Arc<MmapRegion>,
+    at: usize,
+    len: usize,
+}
+
+impl AtomicWords {
+    /// `len` bytes of `memory` from `at` on; `None` when they are not all there, or not whole words.
+    pub(crate) fn new(memory: &Arc<MmapRegion>, at: usize, len: usize) -> Option<Self> {
+        let end = at.checked_add(len)?;
+        let words = at.is_multiple_of(size_of::<AtomicU32>()) && len.is_multiple_of(size_of::<AtomicU32>());
+        (words && end <= memory.size()).then(|| Self {
+            memory: Arc::clone(memory),
+            at,
+            len,
+        })
+    }
+}
+
+impl AsRef<[AtomicU32]> for AtomicWords {
+    fn as_ref(&self) -> &[AtomicU32] {
+        // SAFETY: the bytes are in the mapping, which starts at a page and lives as long as `self`; both are whole
+        // words, as `new` has checked. Nobody in this process accesses them but through these atomics.
+        unsafe {
+            slice::from_raw_parts(
+                self.memory.as_ptr().add(self.at).cast(),
+                self.len / size_of::<AtomicU32>(),
+            )
+        }
+    }
 }

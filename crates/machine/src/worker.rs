@@ -1,5 +1,7 @@
 //! Runs a device's worker: one thread and one epoll instance from DRIVER_OK to reset, nothing before and after.
 
+mod acknowledgements;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::sys;
+use acknowledgements::Acknowledgements;
 
 /// The token of the kick descriptor among a worker's events.
 const KICK: u32 = u32::MAX;
@@ -27,6 +30,7 @@ pub struct KvmHost<W> {
     name: String,
     gsi: u32,
     notify: IoEventAddress,
+    acknowledgements: Acknowledgements,
     irq: Option<Arc<EventFd>>,
     running: Option<Running<W>>,
     kick: Kick,
@@ -42,12 +46,12 @@ struct Running<W> {
 impl<W: Worker + 'static> KvmHost<W> {
     /// A host for the device called `name` whose register block is at `mmio_base` and whose interrupt line is `gsi`.
     pub fn new(vm: Arc<VmFd>, name: String, gsi: u32, mmio_base: u64) -> Self {
-        let notify = IoEventAddress::Mmio(mmio_base + QUEUE_NOTIFY);
         Self {
             vm,
             name,
             gsi,
-            notify,
+            notify: IoEventAddress::Mmio(mmio_base + QUEUE_NOTIFY),
+            acknowledgements: Acknowledgements::at(mmio_base),
             irq: None,
             running: None,
             kick: Kick::default(),
@@ -139,8 +143,13 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
         self.kick.wake();
     }
 
+    fn acknowledged(&mut self) {
+        self.acknowledgements.count(&self.vm, &self.name);
+    }
+
     fn stop(&mut self) -> Option<W> {
         self.kick.set(None);
+        self.acknowledgements.disconnect(&self.vm, &self.name);
         if let Some(irq) = self.irq.take()
             && let Err(error) = self.vm.unregister_irqfd(&irq, self.gsi)
         {

@@ -184,7 +184,7 @@ impl Worker for ConsoleWorker {
             self.interrupt.used_ring();
         }
         if config_changed {
-            self.interrupt.config_changed();
+            self.interrupt.config_changed(&self.handler.config_space());
         }
         if needs_reset {
             self.interrupt.needs_reset();

@@ -112,6 +112,11 @@ impl Handler {
         self.stats
     }
 
+    /// Config space as it is now (virtio 1.3, 5.3.4).
+    pub fn config_space(&self) -> [u8; 12] {
+        self.ports.config_space()
+    }
+
     /// Buffers may be available on any queue, or a size may have changed.
     pub fn notified<M: GuestMemoryBackend>(&mut self, mem: &M, watch: &mut dyn Watch) {
         self.again = false;

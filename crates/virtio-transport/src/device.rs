@@ -191,6 +191,11 @@ pub trait Host<W: Worker>: Send {
     /// the device has, and only while the worker runs.
     fn notify(&mut self, queue: u16);
 
+    /// The driver has acknowledged used buffers, and nothing else, through the register block. A host for which such a
+    /// write is dear may see to it that further ones do not come: [`RegisterPage`](crate::RegisterPage) says what the
+    /// driver reads then.
+    fn acknowledged(&mut self) {}
+
     /// Stops the worker, disconnects what was connected and gives the worker back; `None` if it was not running.
     /// Called once after each [`connect_interrupt`](Self::connect_interrupt), from the thread of the access that resets
     /// the device. A worker that was running and does not come back takes the device out of use for good.

@@ -2,20 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Trigger;
-use crate::registers::{INTERRUPT_CONFIG, INTERRUPT_USED_RING};
+use crate::registers::{INTERRUPT_CONFIG, INTERRUPT_STATUS, INTERRUPT_USED_RING, NEEDS_RESET, STATUS};
+use crate::{RegisterPage, Trigger};
 
 /// The interrupt of one activation: status bits that the driver reads, and the line.
 ///
 /// Shared between the worker, which raises, and the transport, which shows the bits to the driver. Each method may be
-/// called from any thread.
+/// called from any thread, from DRIVER_OK until [`VirtioDevice::reset`](crate::VirtioDevice::reset) returns.
 pub struct Interrupt {
-    pending: AtomicU32,
-    needs_reset: AtomicBool,
-    generation: Arc<AtomicU32>,
+    page: RegisterPage,
     trigger_failed: AtomicBool,
     trigger: Box<dyn Trigger>,
 }
@@ -25,14 +22,12 @@ impl Interrupt {
     /// and for tests.
     #[must_use]
     pub fn new(trigger: Box<dyn Trigger>) -> Self {
-        Self::with_generation(trigger, Arc::default())
+        Self::on_page(trigger, RegisterPage::private())
     }
 
-    pub(crate) fn with_generation(trigger: Box<dyn Trigger>, generation: Arc<AtomicU32>) -> Self {
+    pub(crate) fn on_page(trigger: Box<dyn Trigger>, page: RegisterPage) -> Self {
         Self {
-            pending: AtomicU32::new(0),
-            needs_reset: AtomicBool::new(false),
-            generation,
+            page,
             trigger_failed: AtomicBool::new(false),
             trigger,
         }
@@ -43,16 +38,17 @@ impl Interrupt {
         self.raise(INTERRUPT_USED_RING);
     }
 
-    /// Config space has changed; call it after the change. The config generation moves on (virtio 1.3, 2.5.2).
-    pub fn config_changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// Config space begins with `config` from now on; what is beyond it has not changed. The config generation moves on
+    /// (virtio 1.3, 2.5.2).
+    pub fn config_changed(&self, config: &[u8]) {
+        self.page.change_config(config);
         self.raise(INTERRUPT_CONFIG);
     }
 
     /// The device cannot go on until the driver resets it: DEVICE_NEEDS_RESET (virtio 1.3, 2.1.2). The first call tells
     /// the driver, further ones do nothing.
     pub fn needs_reset(&self) {
-        if !self.needs_reset.swap(true, Ordering::AcqRel) {
+        if self.page.set_bits(STATUS, NEEDS_RESET) & NEEDS_RESET == 0 {
             self.raise(INTERRUPT_CONFIG);
         }
     }
@@ -60,24 +56,24 @@ impl Interrupt {
     /// Whether [`needs_reset`](Self::needs_reset) was called.
     #[must_use]
     pub fn is_reset_needed(&self) -> bool {
-        self.needs_reset.load(Ordering::Acquire)
+        self.page.load(STATUS) & NEEDS_RESET != 0
     }
 
     /// The interrupt status register: bit 0 used buffers, bit 1 configuration (virtio 1.3, 4.2.2).
     #[must_use]
     pub fn pending(&self) -> u32 {
-        self.pending.load(Ordering::Acquire)
+        self.page.load(INTERRUPT_STATUS)
     }
 
     /// The driver has handled these causes. Other bits are left alone.
     pub fn acknowledge(&self, bits: u32) {
-        self.pending.fetch_and(!bits, Ordering::AcqRel);
+        self.page.clear_bits(INTERRUPT_STATUS, bits);
     }
 
     /// The line is an edge: it is raised even when the bit is set already, since the driver may be about to leave its
     /// handler.
     fn raise(&self, bit: u32) {
-        self.pending.fetch_or(bit, Ordering::AcqRel);
+        self.page.set_bits(INTERRUPT_STATUS, bit);
         if let Err(error) = self.trigger.trigger()
             && !self.trigger_failed.swap(true, Ordering::Relaxed)
         {
@@ -89,8 +85,8 @@ impl Interrupt {
 impl fmt::Debug for Interrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interrupt")
-            .field("pending", &self.pending)
-            .field("needs_reset", &self.needs_reset)
+            .field("pending", &self.pending())
+            .field("needs_reset", &self.is_reset_needed())
             .finish_non_exhaustive()
     }
 }
@@ -108,7 +104,11 @@ impl Trigger for Disconnected {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
+    use crate::registers::{CONFIG, CONFIG_GENERATION};
 
     struct Counting(Arc<AtomicU32>);
 
@@ -139,7 +139,7 @@ mod tests {
     fn acknowledge_clears_the_given_bits_only() {
         let (interrupt, _) = counting();
         interrupt.used_ring();
-        interrupt.config_changed();
+        interrupt.config_changed(&[]);
 
         interrupt.acknowledge(0xffff_fffd);
 
@@ -159,12 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn config_changed_moves_the_generation() {
-        let generation = Arc::new(AtomicU32::new(7));
-        let interrupt = Interrupt::with_generation(Box::new(Disconnected), Arc::clone(&generation));
+    fn config_changed_shows_the_change_under_a_new_generation() {
+        let page = RegisterPage::private();
+        page.show_config(&[1, 2, 3, 4, 5, 6]);
+        let before = page.load(CONFIG_GENERATION);
+        let interrupt = Interrupt::on_page(Box::new(Disconnected), page.clone());
 
-        interrupt.config_changed();
+        interrupt.config_changed(&[9, 8, 7, 6, 0x55]);
 
-        assert_eq!(generation.load(Ordering::Relaxed), 8);
+        assert_ne!(page.load(CONFIG_GENERATION), before);
+        assert_eq!(page.load(CONFIG), 0x0607_0809);
+        assert_eq!(page.load(CONFIG + 4), 0x0655);
     }
 }

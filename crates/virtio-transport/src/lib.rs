@@ -17,6 +17,7 @@ mod device;
 mod features;
 mod interrupt;
 mod mmio;
+mod page;
 mod queues;
 mod registers;
 mod stats;
@@ -29,6 +30,7 @@ pub use device::{
 };
 pub use interrupt::{Disconnected, Interrupt};
 pub use mmio::MmioTransport;
+pub use page::RegisterPage;
 pub use registers::MMIO_LEN;
 pub use stats::Stats;
 

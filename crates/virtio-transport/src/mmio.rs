@@ -1,17 +1,19 @@
 //! The register block of one device.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::features::{self, Features};
 use crate::queues::Queues;
 use crate::registers::{self as reg, high, low};
 use crate::status::{self, Step};
-use crate::{Activation, Disconnected, Host, Interrupt, Memory, Stats, VirtioDevice, Worker};
+use crate::{Activation, Disconnected, Host, Interrupt, Memory, RegisterPage, Stats, VirtioDevice, Worker};
 
 /// What a region that is not there reads as (virtio 1.3, 4.2.2).
 const NO_SHARED_MEMORY: u64 = u64::MAX;
+
+/// Bytes that config space can have: what the register block has from `CONFIG` on.
+const CONFIG_LEN: usize = 0xf00;
 
 /// A virtio device behind a virtio-mmio register block, version 2.
 ///
@@ -21,12 +23,11 @@ pub struct MmioTransport<D, H> {
     device: D,
     host: H,
     mem: Memory,
-    /// Status bits that the driver set.
-    status: u32,
+    /// All that the driver can read, among it the device status and the interrupt status, which are kept nowhere else.
+    page: RegisterPage,
     features: Features,
     queues: Queues,
     shm_sel: u32,
-    generation: Arc<AtomicU32>,
     /// From DRIVER_OK to reset.
     interrupt: Option<Arc<Interrupt>>,
     /// The host has the worker.
@@ -39,21 +40,29 @@ pub struct MmioTransport<D, H> {
 impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// A device in reset.
     pub fn new(device: D, host: H, mem: Memory) -> Self {
+        Self::on_page(device, host, mem, RegisterPage::private())
+    }
+
+    /// A device in reset that shows its registers in `page`, which the driver may read without asking.
+    pub fn on_page(device: D, host: H, mem: Memory, page: RegisterPage) -> Self {
         let queues = Queues::new(device.queue_max_sizes());
-        Self {
+        let transport = Self {
             device,
             host,
             mem,
-            status: 0,
+            page,
             features: Features::default(),
             queues,
             shm_sel: 0,
-            generation: Arc::default(),
             interrupt: None,
             running: false,
             lost: false,
             stats: Stats::default(),
-        }
+        };
+        transport.show_identity();
+        transport.show_selected();
+        transport.show_config();
+        transport
     }
 
     /// The front half of the device.
@@ -88,9 +97,10 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
 
     /// The front half has changed config space: the generation moves on, and a running driver is told.
     pub fn config_changed(&mut self) {
+        let config = self.config();
         match &self.interrupt {
-            Some(interrupt) => interrupt.config_changed(),
-            None => _ = self.generation.fetch_add(1, Ordering::AcqRel),
+            Some(interrupt) => interrupt.config_changed(&config),
+            None => self.page.change_config(&config),
         }
     }
 
@@ -107,10 +117,10 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         data.fill(0);
         match offset {
             0..reg::CONFIG => match <&mut [u8; 4]>::try_from(data) {
-                Ok(word) if offset.is_multiple_of(4) => *word = self.read_register(offset).to_le_bytes(),
+                Ok(word) if offset.is_multiple_of(4) => *word = self.page.load(offset).to_le_bytes(),
                 _ => self.stats.accesses_malformed += 1,
             },
-            reg::CONFIG..reg::MMIO_LEN => self.device.read_config(offset - reg::CONFIG, data),
+            reg::CONFIG..reg::MMIO_LEN => self.page.read(offset, data),
             _ => self.stats.accesses_malformed += 1,
         }
     }
@@ -122,45 +132,67 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
                 Ok(word) if offset.is_multiple_of(4) => self.write_register(offset, u32::from_le_bytes(word)),
                 _ => self.stats.accesses_malformed += 1,
             },
-            reg::CONFIG..reg::MMIO_LEN => self.device.write_config(offset - reg::CONFIG, data),
+            reg::CONFIG..reg::MMIO_LEN => {
+                self.device.write_config(offset - reg::CONFIG, data);
+                self.show_config();
+            }
             _ => self.stats.accesses_malformed += 1,
         }
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
-        match offset {
-            reg::MAGIC_VALUE => reg::MAGIC,
-            reg::VERSION => reg::VERSION_2,
-            reg::DEVICE_ID => self.device.device_id(),
-            reg::VENDOR_ID => reg::VENDOR,
-            reg::DEVICE_FEATURES => self.features.read_offered(self.offered()),
-            reg::QUEUE_SIZE_MAX => self.queues.max_size(),
-            reg::QUEUE_READY => self.queues.ready(),
-            reg::INTERRUPT_STATUS => self.interrupt.as_ref().map_or(0, |interrupt| interrupt.pending()),
-            reg::STATUS => self.visible_status(),
-            reg::SHM_LEN_LOW => low(self.shared_memory().0),
-            reg::SHM_LEN_HIGH => high(self.shared_memory().0),
-            reg::SHM_BASE_LOW => low(self.shared_memory().1),
-            reg::SHM_BASE_HIGH => high(self.shared_memory().1),
-            reg::CONFIG_GENERATION => self.generation.load(Ordering::Acquire),
-            _ => 0,
-        }
+    fn show_identity(&self) {
+        self.page.store(reg::MAGIC_VALUE, reg::MAGIC);
+        self.page.store(reg::VERSION, reg::VERSION_2);
+        self.page.store(reg::DEVICE_ID, self.device.device_id());
+        self.page.store(reg::VENDOR_ID, reg::VENDOR);
+    }
+
+    /// What depends on a selector that the driver writes.
+    fn show_selected(&self) {
+        let (len, base) = self.shared_memory();
+        self.page
+            .store(reg::DEVICE_FEATURES, self.features.read_offered(self.offered()));
+        self.page.store(reg::QUEUE_SIZE_MAX, self.queues.max_size());
+        self.page.store(reg::QUEUE_READY, self.queues.ready());
+        self.page.store(reg::SHM_LEN_LOW, low(len));
+        self.page.store(reg::SHM_LEN_HIGH, high(len));
+        self.page.store(reg::SHM_BASE_LOW, low(base));
+        self.page.store(reg::SHM_BASE_HIGH, high(base));
+    }
+
+    fn show_config(&self) {
+        self.page.show_config(&self.config());
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let mut config = vec![0; CONFIG_LEN];
+        self.device.read_config(0, &mut config);
+        config
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
-            reg::STATUS => self.write_status(value),
             reg::QUEUE_NOTIFY => self.notify(value),
             reg::INTERRUPT_ACK => self.acknowledge(value),
+            _ => {
+                self.configure(offset, value);
+                self.show_selected();
+            }
+        }
+    }
+
+    fn configure(&mut self, offset: u64, value: u32) {
+        match offset {
+            reg::STATUS => self.write_status(value),
             reg::DEVICE_FEATURES_SEL => self.features.device_sel = value,
             reg::DRIVER_FEATURES_SEL => self.features.driver_sel = value,
             reg::QUEUE_SEL => self.queues.selected = value,
             reg::SHM_SEL => self.shm_sel = value,
-            reg::DRIVER_FEATURES if status::negotiates_features(self.visible_status()) => {
+            reg::DRIVER_FEATURES if status::negotiates_features(self.status()) => {
                 self.features.write_accepted(value);
             }
             _ => {
-                let open = status::configures_queues(self.visible_status());
+                let open = status::configures_queues(self.status());
                 if !open || !self.queues.write(offset, value) {
                     self.stats.writes_ignored += 1;
                 }
@@ -180,20 +212,24 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         }
     }
 
-    fn visible_status(&self) -> u32 {
-        match &self.interrupt {
-            Some(interrupt) if interrupt.is_reset_needed() => self.status | reg::NEEDS_RESET,
-            _ => self.status,
-        }
+    /// With DEVICE_NEEDS_RESET, which the device sets at any time.
+    fn status(&self) -> u32 {
+        self.page.load(reg::STATUS)
+    }
+
+    fn set_status(&self, bit: u32) {
+        self.page.set_bits(reg::STATUS, bit);
     }
 
     fn write_status(&mut self, written: u32) {
-        match status::step(self.visible_status(), written) {
+        // The host may have changed it while there was no worker to say so.
+        self.show_config();
+        match status::step(self.status(), written) {
             Step::Stay => {}
             Step::Reject => self.stats.status_rejected += 1,
             Step::Reset => self.reset(),
             Step::Fail => self.fail(),
-            Step::Set(bit) => self.status |= bit,
+            Step::Set(bit) => self.set_status(bit),
             Step::CheckFeatures => self.check_features(),
             Step::Activate => self.activate(),
         }
@@ -202,7 +238,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// Without FEATURES_OK in what it reads back, the driver gives up or tries other features.
     fn check_features(&mut self) {
         if self.features.agreed(self.offered()).is_some() {
-            self.status |= reg::FEATURES_OK;
+            self.set_status(reg::FEATURES_OK);
         } else {
             self.stats.features_rejected += 1;
         }
@@ -215,19 +251,21 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         }
     }
 
-    fn acknowledge(&self, bits: u32) {
-        if let Some(interrupt) = &self.interrupt {
-            interrupt.acknowledge(bits);
+    fn acknowledge(&mut self, bits: u32) {
+        let Some(interrupt) = &self.interrupt else { return };
+        interrupt.acknowledge(bits);
+        if self.running && bits == reg::INTERRUPT_USED_RING {
+            self.host.acknowledged();
         }
     }
 
     fn activate(&mut self) {
-        self.status |= reg::DRIVER_OK;
+        self.set_status(reg::DRIVER_OK);
         let (trigger, connected) = match self.host.connect_interrupt() {
             Ok(trigger) => (trigger, Ok(())),
             Err(error) => (Box::new(Disconnected) as _, Err(error.into())),
         };
-        let interrupt = Arc::new(Interrupt::with_generation(trigger, Arc::clone(&self.generation)));
+        let interrupt = Arc::new(Interrupt::on_page(trigger, self.page.clone()));
         self.interrupt = Some(Arc::clone(&interrupt));
         if let Err(error) = connected.and_then(|()| self.start(&interrupt)) {
             self.report_failed_activation(&error);
@@ -271,7 +309,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// A driver that gave up may have freed the rings: nothing may run on.
     fn fail(&mut self) {
         self.stop(|_| {});
-        self.status |= reg::FAILED;
+        self.set_status(reg::FAILED);
     }
 
     fn reset(&mut self) {
@@ -280,7 +318,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         self.queues.reset();
         self.shm_sel = 0;
         // Without its worker the device cannot be used again, and the driver is told at once (virtio 1.3, 2.1).
-        self.status = if self.lost { reg::FAILED } else { 0 };
+        self.page.store(reg::STATUS, if self.lost { reg::FAILED } else { 0 });
     }
 
     fn stop(&mut self, last: impl FnOnce(&mut D::Worker)) {
@@ -302,6 +340,8 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             None => {}
         }
         self.running = false;
+        self.page.clear_bits(reg::STATUS, reg::NEEDS_RESET);
+        self.page.store(reg::INTERRUPT_STATUS, 0);
     }
 }
 

@@ -103,7 +103,7 @@ fn smaller_queue_size_than_the_maximum_is_used() {
 fn interrupt_status_shows_and_acknowledges_each_cause() {
     let mut setup = Setup::started();
     setup.worker().interrupt.used_ring();
-    setup.worker().interrupt.config_changed();
+    setup.worker().interrupt.config_changed(&[]);
     assert_eq!(setup.driver.read(reg::INTERRUPT_STATUS), 3);
 
     setup.driver.write(reg::INTERRUPT_ACK, 1);
@@ -141,11 +141,15 @@ fn config_generation_moves_with_changes_and_survives_reset() {
 
     setup.transport().config_changed();
     setup.start();
-    setup.worker().interrupt.config_changed();
+    setup.worker().interrupt.config_changed(&[]);
     setup.transport().config_changed();
     setup.driver.reset();
 
-    assert_eq!(setup.driver.read(reg::CONFIG_GENERATION), before + 3);
+    assert_eq!(
+        setup.driver.read(reg::CONFIG_GENERATION),
+        before + 6,
+        "before and after each"
+    );
     assert_eq!(setup.edges(), 2, "only a running driver is told");
 }
 

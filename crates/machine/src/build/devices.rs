@@ -14,10 +14,11 @@ use virtio_console::{Console, ConsoleConfig, Port, PortKind, TerminalSize};
 use virtio_fs::overlay::{GuestReport, Overlay, VirtualEntry};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{FileKind, FileSystem, Fs, FsConfig, SingleFile};
-use virtio_transport::{Memory, MmioTransport, VirtioDevice};
+use virtio_transport::{Memory, MmioTransport, RegisterPage, VirtioDevice};
 use virtio_vsock_tsi::{Cid, Route, TsiFlags, Vsock, VsockConfig};
 use vsock_proto::policy::Policy;
 
+use super::registers::RegisterPages;
 use super::{BuildError, HostStdio};
 use crate::bus::MmioBus;
 use crate::exit::{NotStarted, Report, VcpuFault};
@@ -46,9 +47,11 @@ pub(super) fn make(
     vm: &Arc<VmFd>,
     mem: &Memory,
     control: &Arc<Control>,
+    registers: Option<&RegisterPages>,
 ) -> Result<Devices, BuildError> {
     let mut maker = Maker {
         plan,
+        registers,
         stdio,
         vm,
         mem,
@@ -67,6 +70,7 @@ pub(super) fn make(
 
 struct Maker<'a> {
     plan: &'a Plan,
+    registers: Option<&'a RegisterPages>,
     stdio: HostStdio,
     vm: &'a Arc<VmFd>,
     mem: &'a Memory,
@@ -93,7 +97,8 @@ impl Maker<'_> {
             control.end(End::Fault(fault));
         });
         let kick = host.kick();
-        let transport = MmioTransport::new(device, host, Arc::clone(self.mem));
+        let page = self.registers.map_or_else(RegisterPage::private, |pages| pages.of(at));
+        let transport = MmioTransport::on_page(device, host, Arc::clone(self.mem), page);
         self.bus.add(at.mmio_base, at.mmio_len, Box::new(transport));
         kick
     }

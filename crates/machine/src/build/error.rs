@@ -54,6 +54,13 @@ pub enum BuildError {
     /// The boot structures do not fit.
     #[error("cannot lay out the boot data")]
     Boot(#[from] boot_params::BootParamsError),
+    /// There is no room for the devices' registers.
+    #[error("cannot reserve memory for the devices' registers")]
+    Registers {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The bundle's kernel cannot be mapped.
     #[error("cannot map the kernel into the guest's memory")]
     MapKernel {

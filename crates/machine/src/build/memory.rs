@@ -27,8 +27,8 @@ pub(super) fn reserve(ram: &[Region]) -> Result<Arc<GuestMemoryMmap>, BuildError
         .map_err(|error| failed(io::Error::other(error)))
 }
 
-/// Makes every region a memory slot of the VM.
-pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), BuildError> {
+/// Makes every region a memory slot of the VM; gives the next free slot.
+pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, BuildError> {
     sys::register_memory(vm, mem).map_err(BuildError::kvm("take the guest's memory"))
 }
 

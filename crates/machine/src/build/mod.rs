@@ -5,6 +5,7 @@ mod error;
 mod kvm;
 mod memory;
 mod patient;
+mod registers;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use vm_memory::GuestMemoryMmap;
 
 pub use error::BuildError;
 use patient::PatientWriter;
+use registers::RegisterPages;
 
 use crate::irqchip::InterruptControllers;
 use crate::kernel::{EntryPoint, KernelImage};
@@ -69,13 +71,17 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
     let mem = memory::reserve(&plan.memory)?;
     let control = Arc::new(Control::default());
     let com1 = com1_output(plan, &stdio)?;
-    let mut devices = devices::make(plan, stdio, &vm, &mem, &control)?;
+    let registers = RegisterPages::reserve(&plan.devices)?;
+    let mut devices = devices::make(plan, stdio, &vm, &mem, &control, registers.as_ref())?;
     if let Some(registers) = irqchip.registers() {
         devices.bus.add(layout::IO_APIC, layout::PAGE_SIZE, registers);
     }
     let boot = load(plan, &kernel, initramfs, &mem)?;
     memory::write(&mem, &boot.blobs)?;
-    memory::register(&vm, &mem)?;
+    let slots = memory::register(&vm, &mem)?;
+    if let Some(registers) = registers {
+        registers.register(&kvm, &vm, slots)?;
+    }
     let vcpus = vcpus(plan, &kvm, &vm, &boot)?;
     let ports = Arc::new(ports(plan, com1, &irqchip, &control));
     let around = Surroundings {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use test_guest::{Guest, MmioDriver, Registers, SplitRing};
 use virtio_ring::Ring;
 use virtio_transport::{
-    ActivateError, Activation, Host, Interrupt, MmioTransport, Poller, SharedMemory, Trigger, VirtioDevice, Worker,
+    ActivateError, Activation, Host, Interrupt, MmioTransport, Poller, RegisterPage, SharedMemory, Trigger,
+    VirtioDevice, Worker,
 };
 use vm_memory::GuestAddress;
 
@@ -121,6 +122,7 @@ pub(crate) struct TestHost {
     pub(crate) edges: Arc<AtomicU32>,
     pub(crate) calls: Vec<&'static str>,
     pub(crate) notified: Vec<u16>,
+    pub(crate) acknowledged: u32,
     pub(crate) refuse_interrupt: bool,
     pub(crate) refuse_start: bool,
     pub(crate) lose_worker: bool,
@@ -164,6 +166,11 @@ impl Host<TestWorker> for TestHost {
         self.notified.push(queue);
     }
 
+    fn acknowledged(&mut self) {
+        assert!(self.worker.is_some(), "acknowledged while not running");
+        self.acknowledged += 1;
+    }
+
     fn stop(&mut self) -> Option<TestWorker> {
         self.calls.push("stop");
         self.connected = false;
@@ -201,12 +208,16 @@ impl Setup {
         Self::with_guest(Guest::new(0x10000), host)
     }
 
-    pub(crate) fn with_guest(mut guest: Guest, host: TestHost) -> Self {
+    pub(crate) fn with_guest(guest: Guest, host: TestHost) -> Self {
+        Self::on_page(guest, host, RegisterPage::private())
+    }
+
+    pub(crate) fn on_page(mut guest: Guest, host: TestHost, page: RegisterPage) -> Self {
         let device = TestDevice {
             config: (1..=12).collect(),
             ..TestDevice::default()
         };
-        let transport = MmioTransport::new(device, host, guest.shared_mem());
+        let transport = MmioTransport::on_page(device, host, guest.shared_mem(), page);
         let rings = QUEUE_SIZES.map(|size| guest.ring(size));
         Self {
             guest,

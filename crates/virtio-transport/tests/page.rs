@@ -1,0 +1,133 @@
+//! The registers as memory that the driver reads without asking.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use common::{DEVICE_ID, QUEUE_SIZES, Setup, TestHost};
+use test_guest::{Guest, register as reg};
+use virtio_transport::{MMIO_LEN, RegisterPage};
+
+/// What a monitor would map into the guest.
+#[derive(Clone)]
+struct Shared(Arc<[AtomicU32]>);
+
+impl Shared {
+    fn new() -> Self {
+        Self((0..MMIO_LEN / 4).map(|_| AtomicU32::default()).collect())
+    }
+
+    fn word(&self, offset: u64) -> u32 {
+        self.0[usize::try_from(offset / 4).unwrap()].load(Ordering::Acquire)
+    }
+}
+
+impl AsRef<[AtomicU32]> for Shared {
+    fn as_ref(&self) -> &[AtomicU32] {
+        &self.0
+    }
+}
+
+fn on(page: &Shared) -> Setup {
+    Setup::on_page(
+        Guest::new(0x10000),
+        TestHost::default(),
+        RegisterPage::new(page.clone()),
+    )
+}
+
+#[test]
+fn identity_and_config_space_stand_in_the_page_from_the_start() {
+    let page = Shared::new();
+    let _setup = on(&page);
+
+    assert_eq!(page.word(reg::MAGIC_VALUE), u32::from_le_bytes(*b"virt"));
+    assert_eq!(page.word(reg::DEVICE_ID), DEVICE_ID);
+    assert_eq!(page.word(reg::QUEUE_SIZE_MAX), u32::from(QUEUE_SIZES[0]));
+    assert_eq!(page.word(0x100), 0x0403_0201);
+    assert_eq!(page.word(0x108), 0x0c0b_0a09);
+}
+
+#[test]
+fn each_selector_shows_what_it_selects() {
+    let page = Shared::new();
+    let mut setup = on(&page);
+
+    setup.driver.write(reg::QUEUE_SEL, 1);
+    setup.driver.write(reg::DEVICE_FEATURES_SEL, 1);
+    setup.driver.write(reg::SHM_SEL, 3);
+
+    assert_eq!(page.word(reg::QUEUE_SIZE_MAX), u32::from(QUEUE_SIZES[1]));
+    assert_eq!(page.word(reg::DEVICE_FEATURES), 1, "VIRTIO_F_VERSION_1");
+    assert_eq!(page.word(reg::SHM_LEN_LOW), 1);
+}
+
+#[test]
+fn what_the_worker_raises_is_in_the_page_and_reset_takes_it_back() {
+    let page = Shared::new();
+    let mut setup = on(&page);
+    setup.start();
+    assert_eq!(page.word(reg::STATUS), 0xf);
+
+    setup.worker().interrupt.used_ring();
+    assert_eq!(page.word(reg::INTERRUPT_STATUS), 1);
+    setup.worker().interrupt.needs_reset();
+    assert_eq!(page.word(reg::INTERRUPT_STATUS), 3);
+    assert_eq!(page.word(reg::STATUS), 0x4f);
+
+    setup.driver.reset();
+    assert_eq!(page.word(reg::INTERRUPT_STATUS), 0);
+    assert_eq!(page.word(reg::STATUS), 0);
+}
+
+#[test]
+fn config_space_that_the_worker_changes_is_in_the_page_under_a_new_generation() {
+    let page = Shared::new();
+    let mut setup = on(&page);
+    setup.start();
+    let before = page.word(reg::CONFIG_GENERATION);
+
+    setup.worker().interrupt.config_changed(&[9, 8]);
+
+    assert_eq!(page.word(0x100), 0x0403_0809);
+    assert_ne!(page.word(reg::CONFIG_GENERATION), before);
+    assert_eq!(setup.driver.config::<2>(0), [9, 8]);
+}
+
+#[test]
+fn config_space_that_the_host_changes_before_the_driver_is_in_the_page_when_the_driver_comes() {
+    let page = Shared::new();
+    let mut setup = on(&page);
+    setup.device().config[0] = 77;
+
+    setup.driver.write(reg::STATUS, 1);
+
+    assert_eq!(page.word(0x100), 0x0403_024d);
+}
+
+#[test]
+fn acknowledged_used_buffers_are_told_to_the_host_and_nothing_else() {
+    let mut setup = Setup::new();
+    setup.driver.write(reg::INTERRUPT_ACK, 1);
+    setup.start();
+    setup.worker().interrupt.used_ring();
+    setup.worker().interrupt.config_changed(&[]);
+
+    for bits in [2, 3, 1, 0, 1] {
+        setup.driver.write(reg::INTERRUPT_ACK, bits);
+    }
+
+    assert_eq!(setup.host().acknowledged, 2);
+}
+
+#[test]
+fn page_too_small_reads_as_zeros_beyond_its_end() {
+    let words: Vec<AtomicU32> = (0..4).map(|_| AtomicU32::default()).collect();
+    let mut setup = Setup::on_page(Guest::new(0x10000), TestHost::default(), RegisterPage::new(words));
+
+    assert_eq!(setup.driver.read(reg::DEVICE_ID), DEVICE_ID);
+    setup.driver.write(reg::STATUS, 1);
+    assert_eq!(setup.driver.read(reg::STATUS), 0);
+    assert_eq!(setup.driver.config::<4>(0), [0; 4]);
+}
