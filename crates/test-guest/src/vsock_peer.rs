@@ -9,7 +9,7 @@ const HEADER_LEN: usize = 44;
 const LINUX_RX_LEN: usize = 3776;
 /// The largest packet that a driver sends.
 const MAX_PACKET_LEN: usize = HEADER_LEN + 65536;
-const TX_SLOTS: usize = 8;
+const TX_SLOTS: usize = 40;
 
 /// A packet, in plain numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

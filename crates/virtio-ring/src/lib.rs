@@ -19,12 +19,14 @@
 mod chain;
 mod descriptor;
 mod error;
+mod hold;
 mod memory;
 mod ring;
 mod walk;
 
 pub use chain::{Chain, Segment, Slices};
 pub use error::{ChainError, RingError};
+pub use hold::Hold;
 pub use ring::Ring;
 
 #[cfg(doctest)]

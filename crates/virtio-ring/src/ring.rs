@@ -171,6 +171,12 @@ impl Ring {
         Ok(())
     }
 
+    /// How many chains were pushed and not published.
+    #[must_use]
+    pub fn unpublished(&self) -> u16 {
+        (self.next_used - self.published).0
+    }
+
     /// Shows the driver all that was pushed, with one store of used.idx. True when it wants an interrupt for that
     /// (virtio 1.3, 2.7.7).
     ///

@@ -99,9 +99,8 @@ fn tx_chain_that_loops_is_returned_and_the_next_one_works() {
     vm.peer.tx.set_descriptor(&mem, 0, descriptor);
     vm.peer.tx.offer_head(&mem, 0);
     let mem = vm.peer.guest().shared_mem();
-    vm.handler
-        .serve(vm.now, &mut vm.queues, &*mem, &mut vm.watcher)
-        .unwrap();
+    vm.turn();
+    vm.turn_later();
     assert_eq!(vm.peer.tx.used_idx(&mem), 1);
     assert_eq!(vm.queues.tx.malformed(), 1);
 }
@@ -112,6 +111,7 @@ fn tx_chain_outside_memory_is_returned() {
     let mem = vm.peer.guest().shared_mem();
     vm.peer.tx.add(&mem, &[Buffer::readable(u64::MAX - 20, 44)]).unwrap();
     vm.turn();
+    vm.turn_later();
     assert_eq!(vm.peer.tx.poll_all_used(&mem).len(), 1);
 }
 
@@ -125,6 +125,7 @@ fn tx_chain_with_a_writable_descriptor_is_dropped() {
     vm.settle();
     assert_eq!(vm.stat("dropped_malformed"), 1);
     assert!(vm.strays.is_empty());
+    vm.turn_later();
     assert_eq!(vm.peer.tx.poll_all_used(&mem)[0].len, 0);
 }
 

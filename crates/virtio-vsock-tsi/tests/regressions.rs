@@ -109,6 +109,7 @@ fn line_14_header_that_changes_while_it_is_handled_is_one_header() {
     for _ in 0..3000 {
         vm.peer.tx.add(&mem, &[buffer]).unwrap();
         vm.turn();
+        vm.turn_later();
         assert_eq!(vm.peer.tx.poll_all_used(&mem).len(), 1);
         let mut buf = [0; 64];
         if let Ok(len) = host.read(&mut buf) {

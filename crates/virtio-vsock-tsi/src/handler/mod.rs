@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Hold, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::{Muxer, Stats};
 
@@ -63,6 +63,8 @@ pub struct Handler<B = HostSockets> {
     endpoints: Endpoints,
     rx: RxPath,
     tx_chain: Chain,
+    /// The driver only frees what it has sent.
+    sent: Hold,
     scratch: Vec<u8>,
     datagram_services: BTreeMap<u32, Box<dyn DatagramService>>,
     routes: Vec<RouteListener>,
@@ -82,6 +84,7 @@ impl<B: Backend> Handler<B> {
             endpoints: Endpoints::default(),
             rx: RxPath::default(),
             tx_chain: Chain::new(),
+            sent: Hold::default(),
             scratch: Vec::new(),
             datagram_services: BTreeMap::new(),
             routes: Vec::new(),
@@ -131,6 +134,7 @@ impl<B: Backend> Handler<B> {
             .next_deadline()
             .into_iter()
             .chain(self.accept_again)
+            .chain(self.sent.deadline())
             .chain(handshakes)
             .min()
     }
@@ -154,7 +158,8 @@ impl<B: Backend> Handler<B> {
             self.event(&mut queues.event, mem)?;
             let rx_left = self.pump_rx(now, &mut queues.rx, mem, watcher)?;
             self.sync(now, watcher);
-            served.interrupt |= queues.rx.publish(mem)? | queues.tx.publish(mem)? | queues.event.publish(mem)?;
+            served.interrupt |= queues.rx.publish(mem)? | queues.event.publish(mem)?;
+            served.interrupt |= self.publish_sent(now, &mut queues.tx, mem, served.interrupt)?;
             served.again = tx_left | rx_left | queues.tx.enable_notification(mem)?;
             if !served.again || round == MAX_ROUNDS {
                 break;
@@ -163,12 +168,24 @@ impl<B: Backend> Handler<B> {
         Ok(served)
     }
 
+    fn publish_sent<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        tx: &mut Ring,
+        mem: &M,
+        interrupted_anyway: bool,
+    ) -> Result<bool, RingError> {
+        let release = self.sent.release(tx.unpublished(), tx.size(), now, interrupted_anyway);
+        if release { tx.publish(mem) } else { Ok(false) }
+    }
+
     /// The driver reset the device: all connections end. The set-up stays, and other queues may follow.
     pub fn reset(&mut self) {
         self.mux.reset();
         while self.mux.poll_action().is_some() {}
         self.endpoints.clear();
         self.rx = RxPath::default();
+        self.sent = Hold::default();
         self.handshakes.clear();
         self.paused.clear();
         self.accept_again = None;

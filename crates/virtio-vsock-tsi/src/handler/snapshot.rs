@@ -12,14 +12,14 @@ use crate::backend::Backend;
 use crate::watch::Watcher;
 
 impl<B: Backend> Handler<B> {
-    /// Gives the driver back all receive buffers that wait here, so that the rings can be saved: what was taken of them
-    /// has then been used. Nothing else changes; [`serve`](Self::serve) goes on as before.
+    /// Gives the driver back all buffers that wait here, so that the rings can be saved: what was taken of them has then
+    /// been used. Nothing else changes; [`serve`](Self::serve) goes on as before.
     ///
     /// # Errors
     /// When the ring is broken.
     pub fn quiesce<M: GuestMemoryBackend>(&mut self, queues: &mut Queues, mem: &M) -> Result<bool, RingError> {
         self.rx.give_all_back(&mut queues.rx, mem)?;
-        queues.rx.publish(mem)
+        Ok(queues.rx.publish(mem)? | queues.tx.publish(mem)?)
     }
 
     /// What survives a snapshot: listeners, datagram sockets, answers that are due. Nothing changes by it. Streams do not

@@ -5,14 +5,14 @@ pub mod kernel;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use test_guest::{SplitRing, VsockPacket, VsockPeer};
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::Ring;
+use virtio_ring::{Hold, Ring};
 use virtio_vsock_tsi::{Handler, Interest, Queues, Readiness, Served, VsockConfig, Watcher};
 
 pub use kernel::GuestStream;
@@ -132,6 +132,7 @@ pub struct Vm {
     /// Stream packets that belong to no stream of the guest's.
     pub strays: Vec<VsockPacket>,
     pub served: Served,
+    pub interrupts: usize,
     /// Vsock ports that the guest listens on: what asks for one is accepted.
     pub listening: Vec<u32>,
     next_port: u32,
@@ -194,6 +195,7 @@ impl Vm {
             datagrams: Vec::new(),
             strays: Vec::new(),
             served: Served::default(),
+            interrupts: 0,
             listening: Vec::new(),
             next_port: 50_000,
         };
@@ -226,6 +228,12 @@ impl Vm {
         self.turn_waiting(Duration::ZERO);
     }
 
+    /// A turn when the device has held back sent packets for as long as it may.
+    pub fn turn_later(&mut self) {
+        self.now += Hold::PATIENCE;
+        self.turn();
+    }
+
     fn turn_waiting(&mut self, timeout: Duration) {
         for (token, readiness) in self.watcher.wait(timeout) {
             self.handler.socket_ready(self.now, token, readiness, &mut self.watcher);
@@ -238,6 +246,7 @@ impl Vm {
             .handler
             .serve(self.now, &mut self.queues, &*mem, &mut self.watcher)
             .unwrap();
+        self.interrupts += usize::from(self.served.interrupt);
         self.kernel_turn();
     }
 
@@ -517,6 +526,16 @@ pub fn pattern(len: usize) -> Vec<u8> {
 /// A blocking read must not hang a test.
 pub fn with_timeout(stream: &std::net::TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+}
+
+/// A device and an open stream through it to a real socket.
+pub fn connected() -> (Vm, u32, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.open_tcp(listener.local_addr().unwrap());
+    let (host, _) = listener.accept().unwrap();
+    with_timeout(&host);
+    (vm, port, host)
 }
 
 pub fn fd_count() -> usize {
