@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use common::{Vm, connect_body, connected, getname_body, inet_config, pattern, sockaddr, with_timeout};
+use common::{Vm, connect_body, connected, getname_body, inet_config, pattern, sockaddr};
 
 fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
