@@ -75,6 +75,8 @@ pub struct KernelTraits {
     pub min_mem: u64,
     /// Whether power-off needs the word `krun.poweroff=i8042`: there is no ACPI in these machines.
     pub poweroff_token: bool,
+    /// Whether it is known to take its clock from kvm-clock and its timer from the local APIC, and so needs no PIT.
+    pub kvm_clock: bool,
 }
 
 impl KernelTraits {
@@ -87,6 +89,7 @@ impl KernelTraits {
             init_args: 256,
             min_mem: 64 << 20,
             poweroff_token: true,
+            kvm_clock: true,
         }
     }
 }

@@ -113,7 +113,7 @@ pub enum Choice {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IrqchipChoice {
-    /// In the kernel as long as the devices fit there, else split.
+    /// Split for a kernel that is known to have kvm-clock; else in the kernel as long as the devices fit there.
     #[default]
     Auto,
     /// All in the kernel: 19 devices.

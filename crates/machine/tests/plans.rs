@@ -4,7 +4,7 @@
 
 use guest_init::MountKind;
 use machine::plan::{DeviceKind, DevicePlan, Irqchip};
-use machine::{Cache, Choice, IrqchipChoice, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan};
+use machine::{Cache, Choice, IrqchipChoice, KernelTraits, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan};
 use proptest::prelude::*;
 
 /// Lines of the in-kernel irqchip that devices may have.
@@ -240,10 +240,14 @@ proptest! {
             prop_assert_eq!(&in_kernel.devices, &split.devices);
             prop_assert_eq!(&in_kernel.cmdline, &split.cmdline);
         }
-        if let (Ok(auto), Ok(split)) = (of(IrqchipChoice::Auto), split) {
-            prop_assert_eq!(auto.irqchip.kind == Irqchip::Split, auto.devices.len() > LINES);
-            prop_assert!(auto.devices.iter().all(|device| device.irq < auto.io_apic_pins));
-            prop_assert_eq!(auto.devices, split.devices);
+        for kvm_clock in [true, false] {
+            let kernel = KernelTraits { kvm_clock, ..KernelTraits::bundle() };
+            let auto = plan(&Spec { irqchip: IrqchipChoice::Auto, ..spec.clone() }, &Limits::new(kernel));
+            if let (Ok(auto), Ok(split)) = (auto, &split) {
+                prop_assert_eq!(auto.irqchip.kind == Irqchip::Split, kvm_clock || auto.devices.len() > LINES);
+                prop_assert!(auto.devices.iter().all(|device| device.irq < auto.io_apic_pins));
+                prop_assert_eq!(&auto.devices, &split.devices);
+            }
         }
     }
 

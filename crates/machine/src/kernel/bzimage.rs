@@ -96,7 +96,8 @@ mod tests {
                 cmdline_capacity: 2048,
                 init_args: 32,
                 min_mem: 0x120_0000,
-                poweroff_token: false
+                poweroff_token: false,
+                kvm_clock: false
             }
         );
         let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x120_0000)]).unwrap();

@@ -266,6 +266,7 @@ fn stock_traits(kind: KernelKind, footprint: Region) -> KernelTraits {
         init_args: STOCK_INIT_ARGS,
         min_mem: footprint.end(),
         poweroff_token: false,
+        kvm_clock: false,
     }
 }
 

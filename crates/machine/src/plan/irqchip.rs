@@ -1,15 +1,16 @@
 //! Which interrupt controllers a machine has.
 //!
 //! KVM has all of them in the kernel: LAPICs, PIC, PIT, and an IO-APIC of 24 pins, 19 of them for devices. Or it has the
-//! LAPICs alone, and the IO-APIC is ours, with as many pins as we give it (the *split* irqchip). The first needs no help
-//! when a guest programs its interrupts and has a timer for guests without kvm-clock, so it is the one as long as the
-//! devices fit. An interrupt costs the same with either: KVM injects it, without an exit.
+//! LAPICs alone, and the IO-APIC is ours, with as many pins as we give it (the *split* irqchip). With the second KVM
+//! injects a device's interrupt in the thread that raises it; with the first it goes by way of a kernel thread. But the
+//! first has a timer for guests without kvm-clock, so it is the one for a kernel of which nothing is known, as long as the
+//! devices fit.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::limits::IrqLayouts;
+use crate::limits::{IrqLayouts, KernelTraits};
 use crate::spec::IrqchipChoice;
 use resource_alloc::Layout;
 
@@ -49,6 +50,8 @@ pub struct IrqchipDecision {
 pub enum Reason {
     /// It is asked for.
     Requested,
+    /// Interrupts take a shorter way, and the kernel needs none of the timers that are missing.
+    ShorterWay,
     /// The devices fit the lines of the in-kernel irqchip.
     Fits {
         /// How many there are.
@@ -63,11 +66,12 @@ pub enum Reason {
 
 /// Decides. Whether the devices fit the one decided on is seen when they are placed.
 #[must_use]
-pub fn choose(asked: IrqchipChoice, devices: usize, layouts: &IrqLayouts) -> IrqchipDecision {
+pub fn choose(asked: IrqchipChoice, devices: usize, kernel: &KernelTraits, layouts: &IrqLayouts) -> IrqchipDecision {
     let lines = layouts.in_kernel.irq.lines();
     let (kind, reason) = match asked {
         IrqchipChoice::InKernel => (Irqchip::InKernel, Reason::Requested),
         IrqchipChoice::Split => (Irqchip::Split, Reason::Requested),
+        IrqchipChoice::Auto if kernel.kvm_clock => (Irqchip::Split, Reason::ShorterWay),
         IrqchipChoice::Auto if devices as u64 <= lines => (Irqchip::InKernel, Reason::Fits { lines }),
         IrqchipChoice::Auto => (Irqchip::Split, Reason::TooManyDevices { lines }),
     };
@@ -87,6 +91,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Requested => f.write_str("it is asked for"),
+            Self::ShorterWay => f.write_str("its interrupts take a shorter way"),
             Self::Fits { lines } => write!(f, "its {lines} lines are enough"),
             Self::TooManyDevices { lines } => write!(f, "the {lines} lines of the in-kernel one are not enough"),
         }
@@ -115,9 +120,28 @@ mod tests {
             (Split, 20, Irqchip::Split, Reason::Requested),
             (Split, 116, Irqchip::Split, Reason::Requested),
         ];
+        let unknown = KernelTraits {
+            kvm_clock: false,
+            ..KernelTraits::bundle()
+        };
         for (asked, devices, kind, reason) in table {
-            let decision = choose(asked, devices, &IrqLayouts::x86_64());
+            let decision = choose(asked, devices, &unknown, &IrqLayouts::x86_64());
             assert_eq!(decision, IrqchipDecision { kind, reason }, "{asked:?} {devices}");
+        }
+    }
+
+    #[test]
+    fn kernel_with_kvm_clock_has_the_split_one_unless_asked_otherwise() {
+        let table = [
+            (Auto, Irqchip::Split, Reason::ShorterWay),
+            (InKernel, Irqchip::InKernel, Reason::Requested),
+            (Split, Irqchip::Split, Reason::Requested),
+        ];
+        for (asked, kind, reason) in table {
+            for devices in [0, 19, 20, 116] {
+                let decision = choose(asked, devices, &KernelTraits::bundle(), &IrqLayouts::x86_64());
+                assert_eq!(decision, IrqchipDecision { kind, reason }, "{asked:?} {devices}");
+            }
         }
     }
 

@@ -76,7 +76,7 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
     validate::spec(spec, limits)?;
     let vsock = vsock::attachment(&validate::vsock_inputs(spec, limits))?;
     let kinds = devices::in_order(spec, &vsock);
-    let irqchip = irqchip::choose(spec.irqchip, kinds.len(), &limits.irq_layouts);
+    let irqchip = irqchip::choose(spec.irqchip, kinds.len(), &limits.kernel, &limits.irq_layouts);
     let places = place(&kinds, irqchip.kind, limits)?;
     let devices: Vec<DevicePlan> = kinds
         .into_iter()
