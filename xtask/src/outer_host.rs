@@ -28,8 +28,8 @@ const MODULES: [&str; 6] = [
 ];
 /// Room for a guest of 4 GiB.
 pub(crate) const MEMORY_MIB: u64 = 6144;
-/// How long it may say nothing.
-const PATIENCE: Duration = Duration::from_secs(12 * 60);
+/// How long a program that has much to do at a time may say nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(12 * 60);
 const STATUS_LINE: &str = "outer host: status ";
 
 /// An emulated machine that can be started.
@@ -78,14 +78,20 @@ impl OuterHost {
 
     /// Boots the machine with an archive, and gives each line that its program prints to `tell`.
     pub(crate) fn boot(&self, archive: &Archive, clock: Clock, tell: impl FnMut(&str)) -> Result<()> {
-        self.boot_image(&written(archive)?, clock, tell)
+        self.boot_image(&written(archive)?, clock, PATIENCE, tell)
     }
 
-    /// The same with an image.
-    pub(crate) fn boot_image(&self, image: &Path, clock: Clock, mut tell: impl FnMut(&str)) -> Result<()> {
+    /// The same with an image, and with a limit to how long nothing is printed.
+    pub(crate) fn boot_image(
+        &self,
+        image: &Path,
+        clock: Clock,
+        patience: Duration,
+        mut tell: impl FnMut(&str),
+    ) -> Result<()> {
         let mut qemu = self.start(image, "0", clock)?;
         let lines = Lines::of(qemu.stdout.take().context("qemu has an output")?);
-        let status = follow(&lines, &mut tell);
+        let status = follow(&lines, patience, &mut tell);
         let _ = qemu.kill();
         let _ = qemu.wait();
         match status? {
@@ -172,8 +178,8 @@ pub(crate) fn add_program(archive: &mut Archive, program: &Path, name: &str) -> 
 }
 
 /// Passes on the lines of the outer host until it says how its program ended.
-fn follow(lines: &Lines, tell: &mut impl FnMut(&str)) -> Result<Option<i32>> {
-    while let Some(line) = lines.next_within(PATIENCE)? {
+fn follow(lines: &Lines, patience: Duration, tell: &mut impl FnMut(&str)) -> Result<Option<i32>> {
+    while let Some(line) = lines.next_within(patience)? {
         match line.strip_prefix(STATUS_LINE) {
             Some(status) => return Ok(Some(status.parse().context("the outer host said no status")?)),
             None => tell(&line),
@@ -182,7 +188,8 @@ fn follow(lines: &Lines, tell: &mut impl FnMut(&str)) -> Result<Option<i32>> {
     Ok(None)
 }
 
-fn written(archive: &Archive) -> Result<PathBuf> {
+/// Writes an image of the machine.
+pub(crate) fn written(archive: &Archive) -> Result<PathBuf> {
     let image = paths::testbed().join("outer-host.cpio");
     archive.write(&image)?;
     Ok(image)

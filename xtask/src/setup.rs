@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::outer_host::{Clock, MEMORY_MIB, OuterHost};
+use crate::outer_host::{Clock, MEMORY_MIB, OuterHost, PATIENCE};
 use crate::step::{cargo, quiet, shown, step};
 use crate::{guest_kernel, guest_root, paths};
 
@@ -86,7 +86,7 @@ impl Bed {
             Host::This => shown(self.guest_cases().arg("demo")),
             Host::Nested(outer) => {
                 let image = outer.image(&self.parts, "demo")?;
-                outer.boot_image(&image, Clock::Host, |line| println!("{line}"))
+                outer.boot_image(&image, Clock::Host, PATIENCE, |line| println!("{line}"))
             }
         }
     }

@@ -45,7 +45,7 @@ mod vcpu;
 mod worker;
 
 #[cfg(feature = "kvm")]
-pub use build::{BuildError, HostStdio, Resources, build};
+pub use build::{BuildError, HostStdio, Resources, build, missing_capabilities};
 #[cfg(feature = "kvm")]
 pub use exit::{Exit, NotStarted, VcpuFault};
 #[cfg(feature = "kvm")]

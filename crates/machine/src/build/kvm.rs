@@ -28,6 +28,25 @@ const SPLIT_IRQCHIP: [(Cap, &str); 3] = [
     (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
 ];
 
+/// What this host's KVM lacks for the machines of a plan that does not ask for another irqchip, by KVM's names. Nothing when
+/// it cannot be opened.
+#[must_use]
+pub fn missing_capabilities() -> Vec<&'static str> {
+    Kvm::new().map_or_else(
+        |_| Vec::new(),
+        |kvm| missing(&kvm, CAPABILITIES.iter().chain(&SPLIT_IRQCHIP)).collect(),
+    )
+}
+
+fn missing<'a>(
+    kvm: &'a Kvm,
+    wanted: impl Iterator<Item = &'a (Cap, &'static str)> + 'a,
+) -> impl Iterator<Item = &'static str> + 'a {
+    wanted
+        .filter(|(capability, _)| !kvm.check_extension(*capability))
+        .map(|(_, name)| *name)
+}
+
 /// Opens KVM and sees that it has what the plan needs.
 pub(super) fn open(plan: &Plan) -> Result<Kvm, BuildError> {
     let kvm = Kvm::new().map_err(|error| match error.errno() {
@@ -46,12 +65,9 @@ pub(super) fn open(plan: &Plan) -> Result<Kvm, BuildError> {
         Irqchip::InKernel => &[],
         Irqchip::Split => &SPLIT_IRQCHIP,
     };
-    match CAPABILITIES
-        .iter()
-        .chain(for_irqchip)
-        .find(|(capability, _)| !kvm.check_extension(*capability))
-    {
-        Some((_, name)) => Err(BuildError::KvmCapability(name)),
+    let lacks = missing(&kvm, CAPABILITIES.iter().chain(for_irqchip)).next();
+    match lacks {
+        Some(name) => Err(BuildError::KvmCapability(name)),
         None => Ok(kvm),
     }
 }

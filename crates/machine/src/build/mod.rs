@@ -19,6 +19,7 @@ use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::GuestMemoryMmap;
 
 pub use error::BuildError;
+pub use kvm::missing_capabilities;
 use patient::PatientWriter;
 use registers::RegisterPages;
 

@@ -46,6 +46,8 @@ pub(crate) enum KernelFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub kvm: KvmAccess,
+    /// What KVM does not have and our machines need, by its own names.
+    pub missing: Vec<&'static str>,
     /// `vmx` or `svm`, if the processor shows one.
     pub virtualisation: Option<&'static str>,
     pub available_mib: Option<u64>,
@@ -57,6 +59,7 @@ impl Facts {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             kvm: kvm_access(),
+            missing: machine::missing_capabilities(),
             virtualisation: virtualisation(),
             available_mib: available_mib(&meminfo),
             kernel: kernel_file(),
@@ -140,7 +143,14 @@ fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn kvm(facts: &Facts) -> Finding {
     let (verdict, text, advice) = match facts.kvm {
-        KvmAccess::Open => (Verdict::Good, "/dev/kvm can be opened".to_owned(), None),
+        KvmAccess::Open if facts.missing.is_empty() => (Verdict::Good, "/dev/kvm can be opened".to_owned(), None),
+        KvmAccess::Open => (
+            Verdict::Bad,
+            format!("this KVM lacks {}", facts.missing.join(", ")),
+            Some(
+                "use Linux 4.4 or newer; without KVM_CAP_SPLIT_IRQCHIP alone, `tessera run --irqchip in-kernel` is enough",
+            ),
+        ),
         KvmAccess::Missing => (
             Verdict::Bad,
             "there is no /dev/kvm".to_owned(),
@@ -244,6 +254,7 @@ mod tests {
     fn healthy() -> Facts {
         Facts {
             kvm: KvmAccess::Open,
+            missing: Vec::new(),
             virtualisation: Some("vmx"),
             available_mib: Some(4096),
             kernel: KernelFile::Known("/k".into()),
@@ -280,6 +291,13 @@ mod tests {
                 0,
                 Facts {
                     kvm: KvmAccess::Missing,
+                    ..healthy()
+                },
+            ),
+            (
+                0,
+                Facts {
+                    missing: vec!["KVM_CAP_SPLIT_IRQCHIP"],
                     ..healthy()
                 },
             ),
