@@ -118,6 +118,23 @@ fn one_share_more_than_fits_in_the_kernel() {
 }
 
 #[test]
+fn share_has_a_request_queue_for_each_vcpu_up_to_eight() {
+    for (cpus, queues) in [(1, 1), (2, 2), (8, 8), (9, 8), (64, 8)] {
+        let spec = Spec { cpus, ..with_shares(1) };
+        let plan = plan(&spec, &Limits::bundle()).unwrap();
+        let counts: Vec<u16> = plan
+            .devices
+            .iter()
+            .filter_map(|device| match &device.kind {
+                DeviceKind::Share(share) => Some(share.request_queues),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(counts, [queues, queues], "{cpus} vCPUs");
+    }
+}
+
+#[test]
 fn thirty_shares_have_the_split_irqchip() {
     let plan = planned(&with_shares(30));
     assert_eq!((plan.devices.len(), plan.irqchip.kind), (33, Irqchip::Split));

@@ -13,7 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         device_beyond_the_last_irq_line_has_the_split_irqchip,
         device_beyond_the_last_irq_line_is_refused_with_its_holders,
     ];
-    all.extend(cases![LONG; shares_30_are_written_at_once]);
+    all.extend(cases![LONG; shares_30_are_written_at_once, share_is_written_by_4_processors_at_once]);
     all
 }
 
@@ -92,6 +92,30 @@ fn shares_30_are_written_at_once(bed: &Bed) -> Result<()> {
         ensure!(
             written.into_iter().eq(wanted),
             "share {number} has other bytes than were written"
+        );
+    }
+    Ok(())
+}
+
+/// Each by way of a request queue of its own.
+fn share_is_written_by_4_processors_at_once(bed: &Bed) -> Result<()> {
+    const EACH: usize = 512 << 10;
+    let shares = tempfile::tempdir()?;
+    let line = format!(
+        "for n in 0 1 2 3; do taskset $(printf %x $((1 << n))) sh -c \
+           'yes $0 | head -c {EACH} >/shares/0/from-$0; for i in $(seq 50); do : >/shares/0/$0-$i; done' $n & done; wait; \
+         cat /shares/0/from-* | wc -c; ls /shares/0/*-* | wc -l"
+    );
+    let outcome = with_shares(bed, &line, &shares, 1)?.with(["-c", "4"]).run()?;
+    outcome
+        .expect_code(0)?
+        .expect_text(&format!("{}\n{}\n", 4 * EACH, 4 * 51))?;
+    for number in 0..4 {
+        let written = fs::read(shares.path().join(format!("0/from-{number}")))?;
+        let wanted = format!("{number}\n").into_bytes().into_iter().cycle().take(EACH);
+        ensure!(
+            written.into_iter().eq(wanted),
+            "processor {number} has written other bytes"
         );
     }
     Ok(())

@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         many_connections_at_once_are_all_served,
         wget_fetches_64_mib_whole,
         wget_uploads_64_mib_whole,
+        driver_unbound_and_bound_again_connects,
     ]
 }
 
@@ -161,5 +162,25 @@ fn wget_uploads_64_mib_whole(bed: &Bed) -> Result<()> {
         "the {} bytes that arrived differ",
         posted[0].len()
     );
+    Ok(())
+}
+
+/// The driver resets the device and sets it up again, with a connection open; a host's client sees its end.
+fn driver_unbound_and_bound_again_connects(bed: &Bed) -> Result<()> {
+    let server = Server::start(b"served\n".to_vec())?;
+    let counter = byte_counter()?;
+    let line = format!(
+        "driver=/sys/bus/virtio/drivers/vmw_vsock_virtio_transport; device=$(ls $driver | grep ^virtio); \
+         for n in 1 2 3; do \
+           wget -qO- http://{served}/; (sleep 60 | nc {ip} {port} >/dev/null) & sleep 1; \
+           echo $device >$driver/unbind; wget -qO- --timeout=5 --tries=1 http://{served}/ 2>/dev/null && echo reached; \
+           echo $device >$driver/bind; \
+         done; wget -qO- http://{served}/",
+        served = server.address(),
+        ip = counter.ip(),
+        port = counter.port(),
+    );
+    let outcome = bed.shell(&line).with(["--tsi-allow", "127.0.0.0/8"]).run()?;
+    outcome.expect_code(0)?.expect_text(&"served\n".repeat(4))?;
     Ok(())
 }

@@ -153,7 +153,11 @@ impl Maker<'_> {
             ShareKind::File => Box::new(SingleFile::new(of_host, SHARED_FILE).map_err(BuildError::device(&at.name))?),
             ShareKind::Folder => Box::new(self.overlay(at, share, of_host)?),
         };
-        let device = Fs::new(FsConfig::new(&share.tag), back_end).map_err(BuildError::device(&at.name))?;
+        let config = FsConfig {
+            request_queues: share.request_queues,
+            ..FsConfig::new(&share.tag)
+        };
+        let device = Fs::new(config, back_end).map_err(BuildError::device(&at.name))?;
         self.attach(at, device);
         Ok(())
     }

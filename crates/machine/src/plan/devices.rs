@@ -18,6 +18,8 @@ use crate::spec::{Cache, Net, Publish, Share, ShareKind, Spec, Stream, VsockRout
 const KVM_IO_APIC_PINS: u32 = 24;
 /// The tag by which the kernel itself looks for its root (`root=/dev/root`).
 const ROOT_TAG: &str = "/dev/root";
+/// Of a share.
+const MAX_REQUEST_QUEUES: u16 = 8;
 /// The guest's address on vsock, as in every VMM with TSI.
 const GUEST_CID: u32 = 3;
 
@@ -76,6 +78,9 @@ pub struct SharePlan {
     pub read_only: bool,
     /// How the guest may cache it.
     pub cache: Cache,
+    /// Its request queues: the vCPUs are spread over them, and those of different queues do not wait for each other in the
+    /// guest. One thread serves them all.
+    pub request_queues: u16,
     /// What the share has for the guest even where the host has nothing.
     pub mount_points: MountPoints,
     /// Whether it is the root, which has the init and its configuration in it.
@@ -132,10 +137,13 @@ pub(super) fn in_order(spec: &Spec, vsock: &VsockDecision) -> Vec<(String, Devic
     let ports = console_ports(spec);
     let mut devices = vec![("console".to_owned(), DeviceKind::Console { ports })];
     if let Some(root) = &spec.root {
-        devices.push(("root".to_owned(), DeviceKind::Share(root_share(root, &mut points))));
+        devices.push((
+            "root".to_owned(),
+            DeviceKind::Share(root_share(spec, root, &mut points)),
+        ));
     }
     for (n, share) in spec.shares.iter().enumerate() {
-        devices.push(further_share(format!("share{n}"), share, &mut points));
+        devices.push(further_share(spec, format!("share{n}"), share, &mut points));
     }
     for (n, net) in spec.nets.iter().enumerate() {
         devices.push((format!("net{n}"), DeviceKind::Net(net.clone())));
@@ -175,28 +183,34 @@ fn console_ports(spec: &Spec) -> Vec<ConsolePort> {
     ports
 }
 
-fn root_share(root: &Share, points: &mut Holders<'_>) -> SharePlan {
+fn root_share(spec: &Spec, root: &Share, points: &mut Holders<'_>) -> SharePlan {
     SharePlan {
         root: true,
-        ..share(ROOT_TAG, root, points.take_root())
+        ..share(spec, ROOT_TAG, root, points.take_root())
     }
 }
 
-fn share(tag: &str, share: &Share, mount_points: MountPoints) -> SharePlan {
+fn share(spec: &Spec, tag: &str, share: &Share, mount_points: MountPoints) -> SharePlan {
     SharePlan {
         tag: tag.to_owned(),
         host: share.host.clone(),
         kind: share.kind,
         read_only: share.read_only,
         cache: share.cache,
+        request_queues: request_queues(spec.cpus),
         mount_points,
         root: false,
     }
 }
 
+/// One for each vCPU, up to a number beyond which the one thread behind them is what they wait for.
+fn request_queues(cpus: u32) -> u16 {
+    u16::try_from(cpus).map_or(MAX_REQUEST_QUEUES, |cpus| cpus.clamp(1, MAX_REQUEST_QUEUES))
+}
+
 /// The device's name serves as its tag.
-fn further_share(name: String, wanted: &Share, points: &mut Holders<'_>) -> (String, DeviceKind) {
-    let plan = share(&name, wanted, points.take(&wanted.guest));
+fn further_share(spec: &Spec, name: String, wanted: &Share, points: &mut Holders<'_>) -> (String, DeviceKind) {
+    let plan = share(spec, &name, wanted, points.take(&wanted.guest));
     (name, DeviceKind::Share(plan))
 }
 

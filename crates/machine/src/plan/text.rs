@@ -79,10 +79,14 @@ impl fmt::Display for SharePlan {
             ShareKind::File => "file ",
         };
         write!(f, "virtio-fs {} {access} {kind}{}", self.tag, self.host.display())?;
-        match self.cache {
-            Cache::None => f.write_str(", never cached"),
-            Cache::Auto => Ok(()),
-            Cache::Always => f.write_str(", always cached"),
+        f.write_str(match self.cache {
+            Cache::None => ", never cached",
+            Cache::Auto => "",
+            Cache::Always => ", always cached",
+        })?;
+        match self.request_queues {
+            1 => Ok(()),
+            queues => write!(f, ", {queues} request queues"),
         }
     }
 }
