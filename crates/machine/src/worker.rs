@@ -59,6 +59,14 @@ impl<W: Worker + 'static> KvmHost<W> {
         }
     }
 
+    /// Lets the driver's acknowledgements end in `nowhere`, which nobody reads, once there are many: they then cost no exit
+    /// to this process. One descriptor does for all devices of a machine.
+    #[must_use]
+    pub fn end_acknowledgements_in(mut self, nowhere: Arc<EventFd>) -> Self {
+        self.acknowledgements.end_in(nowhere);
+        self
+    }
+
     /// Calls `act` on the worker's thread if the worker panics: the guest would wait for it for ever.
     #[must_use]
     pub fn on_panic(mut self, act: impl Fn() + Send + Sync + 'static) -> Self {

@@ -16,6 +16,7 @@ use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{FileKind, FileSystem, Fs, FsConfig, SingleFile};
 use virtio_transport::{Memory, MmioTransport, RegisterPage, VirtioDevice};
 use virtio_vsock_tsi::{Cid, Route, TsiFlags, Vsock, VsockConfig};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vsock_proto::policy::Policy;
 
 use super::registers::RegisterPages;
@@ -49,9 +50,11 @@ pub(super) fn make(
     control: &Arc<Control>,
     registers: Option<&RegisterPages>,
 ) -> Result<Devices, BuildError> {
+    let nowhere = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(BuildError::device("all devices"))?;
     let mut maker = Maker {
         plan,
         registers,
+        nowhere: Arc::new(nowhere),
         stdio,
         vm,
         mem,
@@ -71,6 +74,8 @@ pub(super) fn make(
 struct Maker<'a> {
     plan: &'a Plan,
     registers: Option<&'a RegisterPages>,
+    /// Where acknowledgements end.
+    nowhere: Arc<EventFd>,
     stdio: HostStdio,
     vm: &'a Arc<VmFd>,
     mem: &'a Memory,
@@ -92,10 +97,12 @@ impl Maker<'_> {
     /// Puts a device where the plan has it.
     fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Kick {
         let (control, name) = (Arc::clone(self.control), at.name.clone());
-        let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base).on_panic(move || {
-            let fault = VcpuFault::WorkerPanicked { device: name.clone() };
-            control.end(End::Fault(fault));
-        });
+        let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base)
+            .end_acknowledgements_in(Arc::clone(&self.nowhere))
+            .on_panic(move || {
+                let fault = VcpuFault::WorkerPanicked { device: name.clone() };
+                control.end(End::Fault(fault));
+            });
         let kick = host.kick();
         let page = self.registers.map_or_else(RegisterPage::private, |pages| pages.of(at));
         let transport = MmioTransport::on_page(device, host, Arc::clone(self.mem), page);
