@@ -53,7 +53,7 @@ fn serve(server: &mut Server, mount: &FuseMount) -> std::io::Result<()> {
                 reply: &mut reply,
             };
             match server.handle(&mut exchange) {
-                Outcome::Replied(0) => {}
+                Outcome::Unanswered | Outcome::Replied(0) => {}
                 Outcome::Replied(len) => connection.send(&reply[..len as usize])?,
                 Outcome::Waits { unique } => waiting.push((unique, request[..len].to_vec())),
                 Outcome::Interrupts { unique } => {

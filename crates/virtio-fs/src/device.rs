@@ -143,10 +143,11 @@ impl VirtioDevice for Fs {
         // The transport gives the worker back before it activates again.
         let server = self.server.take().ok_or(ActivateError::QueueMissing(0))?;
         Ok(FsWorker {
-            handler: Handler::new(server, rings),
+            handler: Handler::new(server, rings).holding_back(),
             mem,
             interrupt,
-            deadline: None,
+            again: None,
+            settle: None,
         })
     }
 
@@ -160,7 +161,10 @@ pub struct FsWorker {
     handler: Handler,
     mem: Memory,
     interrupt: Arc<Interrupt>,
-    deadline: Option<Instant>,
+    /// When to look at the rings without a notification.
+    again: Option<Instant>,
+    /// When to show the driver what is held back.
+    settle: Option<Instant>,
 }
 
 impl FsWorker {
@@ -171,11 +175,24 @@ impl FsWorker {
     }
 
     fn process(&mut self) {
+        self.again = None;
+        let progress = self.handler.process(&*self.mem);
+        self.act(progress);
+    }
+
+    fn settle(&mut self) {
+        self.settle = None;
+        let progress = self.handler.settle(&*self.mem);
+        self.act(progress);
+    }
+
+    fn act(&mut self, progress: Progress) {
         let Progress {
             interrupt,
             more,
             needs_reset,
-        } = self.handler.process(&*self.mem);
+            held,
+        } = progress;
         if interrupt {
             self.interrupt.used_ring();
         }
@@ -183,11 +200,16 @@ impl FsWorker {
             self.interrupt.needs_reset();
         }
         // Nobody notifies for what is in the rings already, nor when a process of the host gives up a lock.
-        self.deadline = if more {
-            Some(Instant::now())
+        if more {
+            self.again = Some(Instant::now());
+        } else if self.handler.is_waiting() {
+            self.again.get_or_insert_with(|| Instant::now() + LOCK_RETRY);
+        }
+        if held {
+            self.settle.get_or_insert_with(|| Instant::now() + Handler::HOLD);
         } else {
-            self.handler.is_waiting().then(|| Instant::now() + LOCK_RETRY)
-        };
+            self.settle = None;
+        }
     }
 }
 
@@ -197,10 +219,19 @@ impl Worker for FsWorker {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        [self.again, self.settle].into_iter().flatten().min()
     }
 
-    fn deadline_passed(&mut self, _now: Instant, _poller: &mut dyn Poller) {
-        self.process();
+    fn deadline_passed(&mut self, now: Instant, _poller: &mut dyn Poller) {
+        if self.settle.is_some_and(|at| at <= now) {
+            self.settle();
+        }
+        if self.again.is_some_and(|at| at <= now) {
+            self.process();
+        }
+    }
+
+    fn finish(&mut self, _patience: Duration) {
+        self.settle();
     }
 }

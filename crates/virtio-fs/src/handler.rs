@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use virtio_ring::{Chain, ChainError, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
+use crate::hold::{HOLD, Notified};
+use crate::lane::{Awaited, Lane};
 use crate::{Exchange, Fault, Outcome, Server, sys};
 
 /// Chains that are handled before the driver sees the first of them done.
@@ -14,12 +17,18 @@ const BATCH: u16 = 32;
 /// Requests that may wait for a lock at a time. Each keeps a chain of the guest from its ring.
 const MAX_WAITING: usize = 256;
 
+/// The high-priority queue.
+const URGENT: usize = 0;
+
 /// A server behind virtqueues: queue 0 is the high-priority queue, the others are request queues (virtio 1.3, 5.11.2).
 pub struct Handler {
     server: Server,
-    rings: Vec<Ring>,
+    lanes: Vec<Lane>,
     chain: Chain,
     waiting: Vec<Waiting>,
+    /// Whether completions may be held back: only for a caller that comes back for them.
+    holds_back: bool,
+    notified: Notified,
     stats: HandlerStats,
 }
 
@@ -40,6 +49,9 @@ pub struct Progress {
     pub more: bool,
     /// A ring is broken: tell the driver that the device needs a reset.
     pub needs_reset: bool,
+    /// Something is held back: call [`Handler::settle`] within [`Handler::HOLD`], whatever is processed before. Never
+    /// without [`Handler::holding_back`].
+    pub held: bool,
 }
 
 /// What was counted since the handler was made.
@@ -54,16 +66,30 @@ pub struct HandlerStats {
 }
 
 impl Handler {
+    /// How long something is [held back](Self::holding_back) at most.
+    pub const HOLD: Duration = HOLD;
+
     /// Serves `rings` with `server`.
     #[must_use]
     pub fn new(server: Server, rings: Vec<Ring>) -> Self {
         Self {
             server,
-            rings,
+            lanes: rings.into_iter().map(Lane::new).collect(),
             chain: Chain::new(),
             waiting: Vec::new(),
+            holds_back: false,
+            notified: Notified::default(),
             stats: HandlerStats::default(),
         }
+    }
+
+    /// Lets completions that nobody waits for (FORGET has no reply) come to the driver with the next reply, or when they
+    /// are a quarter of their ring, and asks for no notification of further ones meanwhile. The caller then looks at
+    /// [`Progress::held`] and calls [`settle`](Self::settle) in time.
+    #[must_use]
+    pub fn holding_back(mut self) -> Self {
+        self.holds_back = true;
+        self
     }
 
     /// What was counted.
@@ -94,17 +120,37 @@ impl Handler {
     /// Handles what is in the rings: of each at most as much as it holds, so a guest cannot keep the caller in here.
     pub fn process<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
         let mut progress = Progress::default();
-        for queue in 0..self.rings.len() {
+        for queue in 0..self.lanes.len() {
             self.process_queue(mem, queue, &mut progress);
         }
         self.retry_waiting(mem, &mut progress);
         // A lock that was given up on one queue may have ended a wait on another.
-        for ring in &mut self.rings {
-            match ring.publish(mem) {
+        let company = !self.holds_back || progress.interrupt || self.lanes.iter().any(Lane::has_awaited);
+        self.publish_all(mem, company, &mut progress);
+        self.counted(progress)
+    }
+
+    /// Shows the driver all that is [held back](Self::holding_back), and asks for notifications again where nothing came
+    /// without them.
+    pub fn settle<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
+        let mut progress = Progress::default();
+        self.notified = self.notified.after_deadline();
+        self.process_queue(mem, URGENT, &mut progress);
+        self.publish_all(mem, true, &mut progress);
+        self.counted(progress)
+    }
+
+    fn publish_all<M: GuestMemoryBackend>(&mut self, mem: &M, company: bool, progress: &mut Progress) {
+        for lane in &mut self.lanes {
+            match lane.publish(mem, company) {
                 Ok(interrupt) => progress.interrupt |= interrupt,
                 Err(_) => progress.needs_reset = true,
             }
         }
+    }
+
+    fn counted(&mut self, mut progress: Progress) -> Progress {
+        progress.held = self.notified != Notified::Asked || self.lanes.iter().any(Lane::holds_back);
         if progress.interrupt {
             self.stats.interrupts = self.stats.interrupts.wrapping_add(1);
         }
@@ -126,37 +172,45 @@ impl Handler {
 
     /// Gives whether the driver wants an interrupt, and whether there is more.
     fn drain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<(bool, bool), RingError> {
-        let Some(ring) = self.rings.get_mut(queue).filter(|ring| ring.is_ready()) else {
+        let Some(lane) = self.lanes.get_mut(queue).filter(|lane| lane.is_ready()) else {
             return Ok((false, false));
         };
-        let mut budget = ring.size();
-        let mut malformed = ring.malformed();
+        let mut budget = lane.size();
         let mut interrupt = false;
-        ring.disable_notification(mem)?;
+        lane.disable_notification(mem)?;
         loop {
             let handled = self.handle_batch(mem, queue, budget.min(BATCH))?;
-            let Some(ring) = self.rings.get_mut(queue) else {
+            let Some(lane) = self.lanes.get_mut(queue) else {
                 return Ok((interrupt, false));
             };
-            // Chains that the ring itself gave back took time too.
-            let before = std::mem::replace(&mut malformed, ring.malformed());
-            let given_back = u16::try_from(malformed.saturating_sub(before)).unwrap_or(u16::MAX);
-            budget = budget.saturating_sub(handled).saturating_sub(given_back);
-            interrupt |= ring.publish(mem)?;
+            budget = budget.saturating_sub(handled).saturating_sub(lane.take_malformed());
+            interrupt |= lane.publish(mem, !self.holds_back)?;
             if budget == 0 {
                 return Ok((interrupt, true));
             }
-            if handled < BATCH && !ring.enable_notification(mem)? {
+            if handled < BATCH && !self.is_more_expected(mem, queue)? {
                 return Ok((interrupt, false));
             }
+        }
+    }
+
+    /// Asks for a notification, unless the queue is looked at without one. True when there is something already.
+    fn is_more_expected<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<bool, RingError> {
+        let Some(lane) = self.lanes.get_mut(queue) else {
+            return Ok(false);
+        };
+        if queue == URGENT && self.notified != Notified::Asked {
+            lane.has_available(mem)
+        } else {
+            lane.enable_notification(mem)
         }
     }
 
     fn handle_batch<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, limit: u16) -> Result<u16, RingError> {
         let mut handled = 0;
         while handled < limit {
-            let Some(ring) = self.rings.get_mut(queue) else { break };
-            if !ring.pop(mem, &mut self.chain)? {
+            let Some(lane) = self.lanes.get_mut(queue) else { break };
+            if !lane.pop(mem, &mut self.chain)? {
                 break;
             }
             handled += 1;
@@ -171,25 +225,34 @@ impl Handler {
             mem,
             chain: &self.chain,
         };
-        let written = match self.server.handle(&mut exchange) {
-            Outcome::Replied(written) => written,
+        let (written, awaited) = match self.server.handle(&mut exchange) {
+            Outcome::Replied(written) => (written, Awaited::Yes),
+            Outcome::Unanswered => {
+                if self.holds_back && queue == URGENT {
+                    self.notified = self.notified.after_forget();
+                }
+                (0, Awaited::No)
+            }
             Outcome::Waits { unique } if self.waiting.len() < MAX_WAITING => {
                 self.stats.waited = self.stats.waited.wrapping_add(1);
                 let chain = std::mem::take(&mut self.chain);
                 self.waiting.push(Waiting { queue, unique, chain });
                 return Ok(());
             }
-            Outcome::Waits { unique } => self.server.cancel(&mut exchange, unique),
+            Outcome::Waits { unique } => (self.server.cancel(&mut exchange, unique), Awaited::Yes),
             Outcome::Interrupts { unique } => {
                 self.interrupt_waiting(mem, unique)?;
-                0
+                (0, Awaited::Yes)
             }
         };
-        self.give_back(mem, queue, self.chain.head(), written)
+        self.give_back(mem, queue, self.chain.head(), written, awaited)
     }
 
     /// Requests that wait for a lock are tried again, in their order.
     fn retry_waiting<M: GuestMemoryBackend>(&mut self, mem: &M, progress: &mut Progress) {
+        if self.waiting.is_empty() {
+            return;
+        }
         for waiting in std::mem::take(&mut self.waiting) {
             let mut exchange = ChainExchange {
                 mem,
@@ -201,10 +264,10 @@ impl Handler {
                     self.waiting.push(waiting);
                     continue;
                 }
-                Outcome::Interrupts { .. } => 0,
+                Outcome::Unanswered | Outcome::Interrupts { .. } => 0,
             };
             if self
-                .give_back(mem, waiting.queue, waiting.chain.head(), written)
+                .give_back(mem, waiting.queue, waiting.chain.head(), written, Awaited::Yes)
                 .is_err()
             {
                 progress.needs_reset = true;
@@ -222,7 +285,7 @@ impl Handler {
             chain: &waiting.chain,
         };
         let written = self.server.cancel(&mut exchange, unique);
-        self.give_back(mem, waiting.queue, waiting.chain.head(), written)
+        self.give_back(mem, waiting.queue, waiting.chain.head(), written, Awaited::Yes)
     }
 
     fn give_back<M: GuestMemoryBackend>(
@@ -231,9 +294,10 @@ impl Handler {
         queue: usize,
         head: u16,
         written: u32,
+        awaited: Awaited,
     ) -> Result<(), RingError> {
-        match self.rings.get_mut(queue) {
-            Some(ring) => ring.push_used(mem, head, written),
+        match self.lanes.get_mut(queue) {
+            Some(lane) => lane.give_back(mem, head, written, awaited),
             None => Ok(()),
         }
     }

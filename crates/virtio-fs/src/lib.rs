@@ -21,6 +21,8 @@ mod errno;
 mod exchange;
 mod filesystem;
 mod handler;
+mod hold;
+mod lane;
 mod memory;
 pub mod overlay;
 pub mod passthrough;

@@ -6,12 +6,13 @@ mod common;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::message::{Body, Caller, op, request, u32_at};
+use common::message::{Body, Caller, op, request, u32_at, u64_at};
 use common::queue::device_ring;
 use common::{Driver, ROOT, mounted};
 use test_guest::{Buffer, Guest, SplitRing};
-use virtio_fs::{Fs, FsConfig, FsConfigError, MemoryFs};
+use virtio_fs::{Fs, FsConfig, FsConfigError, FsWorker, MemoryFs};
 use virtio_transport::{Activation, Disconnected, Interest, Interrupt, Poller, VirtioDevice, Worker};
 
 const EVENT_IDX: u64 = 1 << 29;
@@ -178,6 +179,187 @@ fn forget_on_the_high_priority_queue_is_obeyed() {
     assert_eq!(driver.getattr(node).unwrap().nlink(), 0);
     forget_urgently(&mut driver, node);
     assert_eq!(driver.getattr(node).unwrap_err(), libc::ESTALE);
+}
+
+/// A device with a driver that uses EVENT_IDX, and folders that the guest knows.
+struct Running {
+    fs: Fs,
+    guest: Guest,
+    rings: Vec<SplitRing>,
+    worker: FsWorker,
+    interrupt: Arc<Interrupt>,
+    folders: Vec<u64>,
+}
+
+impl Running {
+    fn new() -> Self {
+        let mut fs = device("tag", 1).unwrap();
+        let mut guest = Guest::new(1 << 20);
+        let rings: Vec<SplitRing> = (0..2).map(|_| guest.ring(64).with_event_idx()).collect();
+        let interrupt = Arc::new(Interrupt::new(Box::new(Disconnected)));
+        let worker = fs
+            .activate(Activation {
+                mem: guest.shared_mem(),
+                rings: rings.iter().map(device_ring).collect(),
+                features: EVENT_IDX | INDIRECT,
+                interrupt: Arc::clone(&interrupt),
+            })
+            .unwrap();
+        let mut running = Self {
+            fs,
+            guest,
+            rings,
+            worker,
+            interrupt,
+            folders: Vec::new(),
+        };
+        running.ask(op::INIT, 0, &Body::new().u32(7).u32(41).u32(0).u32(0));
+        for name in [b"a", b"b", b"c"] {
+            let made = running.ask(op::MKDIR, ROOT, &Body::new().u32(0o755).u32(0).string(name));
+            running.ask(op::RMDIR, ROOT, &Body::new().string(name));
+            running.folders.push(u64_at(&made, 16));
+        }
+        running
+    }
+
+    /// A request with its reply, and one interrupt.
+    fn ask(&mut self, opcode: u32, node: u64, body: &Body) -> Vec<u8> {
+        let answer = self.add(1, opcode, node, &body.0, true);
+        self.worker.notified(&mut NoDescriptors);
+        assert_eq!(self.take_interrupt(), 1, "{opcode}");
+        assert_eq!(self.done(1), 1, "{opcode}");
+        self.guest.bytes_of(answer)
+    }
+
+    fn add(&mut self, queue: usize, opcode: u32, node: u64, body: &[u8], has_reply: bool) -> Buffer {
+        let message = request(opcode, 5, node, Caller::default(), body);
+        let (asked, answer) = (self.guest.readable(&message), self.guest.writable(256));
+        let buffers = [asked, answer];
+        let buffers = if has_reply { &buffers[..] } else { &buffers[..1] };
+        self.rings[queue].add(self.guest.mem(), buffers).unwrap();
+        answer
+    }
+
+    fn forget(&mut self, node: u64) {
+        self.add(0, op::FORGET, node, &1u64.to_le_bytes(), false);
+    }
+
+    fn errno_of_getattr(&mut self, node: u64) -> i32 {
+        let reply = self.ask(op::GETATTR, node, &Body::new().u64(0).u64(0));
+        -u32_at(&reply, 4).cast_signed()
+    }
+
+    fn take_interrupt(&mut self) -> u32 {
+        let pending = self.interrupt.pending();
+        self.interrupt.acknowledge(pending);
+        pending
+    }
+
+    /// What the driver finds in a used ring. It wants to be told of the next.
+    fn done(&mut self, queue: usize) -> usize {
+        let done = self.rings[queue].poll_all_used(self.guest.mem()).len();
+        self.rings[queue].want_interrupts(self.guest.mem(), true);
+        done
+    }
+
+    fn forgets_done(&mut self) -> usize {
+        self.done(0)
+    }
+
+    /// The time comes that the worker asked for.
+    fn pass_deadline(&mut self) {
+        let deadline = self.worker.next_deadline().expect("a deadline");
+        self.worker.deadline_passed(deadline, &mut NoDescriptors);
+    }
+}
+
+#[test]
+fn forget_is_obeyed_at_once_and_shown_with_the_next_reply() {
+    let mut running = Running::new();
+    let (first, second) = (running.folders[0], running.folders[1]);
+    assert_eq!(running.worker.next_deadline(), None);
+    running.forget(first);
+    assert!(running.rings[0].wants_kick(running.guest.mem()));
+    running.worker.notified(&mut NoDescriptors);
+    assert_eq!((running.take_interrupt(), running.forgets_done()), (0, 0));
+    // The one interrupt of a reply is that of the FORGET too.
+    assert_eq!(running.errno_of_getattr(first), libc::ESTALE);
+    assert_eq!(running.forgets_done(), 1);
+    // The next needs no notification: whatever is asked next finds it obeyed.
+    running.forget(second);
+    assert!(!running.rings[0].wants_kick(running.guest.mem()));
+    assert_eq!(running.errno_of_getattr(second), libc::ESTALE);
+    assert_eq!(running.forgets_done(), 1);
+}
+
+#[test]
+fn forget_of_a_guest_that_falls_silent_is_shown_at_the_deadline() {
+    let mut running = Running::new();
+    running.forget(running.folders[0]);
+    running.worker.notified(&mut NoDescriptors);
+    // Nobody notifies for this one.
+    running.forget(running.folders[1]);
+    running.pass_deadline();
+    assert_eq!((running.take_interrupt(), running.forgets_done()), (1, 2));
+    // Nothing more comes: notifications are asked for again, and no deadline is left.
+    running.pass_deadline();
+    running.pass_deadline();
+    assert_eq!(running.worker.next_deadline(), None);
+    running.forget(running.folders[2]);
+    assert!(running.rings[0].wants_kick(running.guest.mem()));
+}
+
+#[test]
+fn forget_between_the_last_look_and_the_notifications_is_not_lost() {
+    let mut running = Running::new();
+    running.forget(running.folders[0]);
+    assert!(running.rings[0].wants_kick(running.guest.mem()));
+    running.worker.notified(&mut NoDescriptors);
+    running.pass_deadline();
+    running.forget(running.folders[1]);
+    assert!(!running.rings[0].wants_kick(running.guest.mem()));
+    running.pass_deadline();
+    assert_eq!(running.forgets_done(), 2);
+    assert_eq!(running.errno_of_getattr(running.folders[1]), libc::ESTALE);
+}
+
+#[test]
+fn forgets_are_shown_before_their_ring_is_full_of_them() {
+    let mut running = Running::new();
+    for count in 1..=32 {
+        running.forget(ROOT);
+        running.worker.notified(&mut NoDescriptors);
+        let shown = if count % 16 == 0 { 16 } else { 0 };
+        assert_eq!(running.forgets_done(), shown, "{count}");
+    }
+}
+
+#[test]
+fn what_is_held_is_shown_to_a_driver_that_stops() {
+    let mut running = Running::new();
+    running.forget(running.folders[0]);
+    running.worker.notified(&mut NoDescriptors);
+    running.worker.finish(Duration::ZERO);
+    assert_eq!(running.forgets_done(), 1);
+    running.fs.reset(running.worker);
+}
+
+/// Another monitor's loop may know nothing of deadlines.
+#[test]
+fn handler_of_a_caller_without_deadlines_holds_nothing() {
+    let mut driver = mounted(MemoryFs::new(1 << 20));
+    for _ in 0..2 {
+        forget_urgently(&mut driver, 99);
+        assert!(!driver.handler.process(driver.guest.mem()).held);
+        assert!(
+            driver.rings[0]
+                .add(driver.guest.mem(), &[Buffer::readable(driver.request_at, 1)])
+                .is_some()
+        );
+        assert!(driver.rings[0].wants_kick(driver.guest.mem()));
+        let _ = driver.handler.process(driver.guest.mem());
+        assert_eq!(driver.rings[0].poll_all_used(driver.guest.mem()).len(), 1);
+    }
 }
 
 fn forget_urgently(driver: &mut Driver, node: u64) {

@@ -34,8 +34,10 @@ const OWN_FLAGS: InitFlags = InitFlags::ASYNC_READ
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// This many bytes of reply were written; 0 when none is due, or when there is no room for one.
+    /// This many bytes of reply were written; 0 when there is no room for one, or nobody to name in it.
     Replied(u32),
+    /// The message has no reply (FORGET): nobody waits for what comes of it.
+    Unanswered,
     /// A lock is not free. Keep the exchange and hand it in again later, or end it with [`Server::cancel`].
     Waits {
         /// Which request it is.
@@ -141,10 +143,10 @@ impl Server {
         match self.answer(&header, exchange) {
             Ok(Payload::Buffered) => Outcome::Replied(send(exchange, unique, &self.scratch.reply)),
             Ok(Payload::InPlace(len)) => Outcome::Replied(send_header(exchange, HeaderOut::success(unique, len))),
-            Ok(Payload::NoReply) => Outcome::Replied(0),
+            Ok(Payload::NoReply) => Outcome::Unanswered,
             Ok(Payload::Waits) => Outcome::Waits { unique },
             Ok(Payload::Interrupts(unique)) => Outcome::Interrupts { unique },
-            Err(_) if !header.opcode().has_reply() => Outcome::Replied(0),
+            Err(_) if !header.opcode().has_reply() => Outcome::Unanswered,
             Err(errno) => Outcome::Replied(send_header(exchange, HeaderOut::failure(unique, errno.raw()))),
         }
     }

@@ -1,0 +1,100 @@
+//! One ring and what the driver was not shown of it yet.
+
+use virtio_ring::{Chain, Ring, RingError};
+use vm_memory::GuestMemoryBackend;
+
+use crate::hold::Finished;
+
+/// Who waits for a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The driver: it is shown at the end of the batch.
+    Yes,
+    /// Nobody: it may be shown later.
+    No,
+}
+
+/// A ring with the count of its completions that were not published.
+pub(crate) struct Lane {
+    ring: Ring,
+    finished: Finished,
+    /// Malformed chains that the ring had given back by itself when it was looked at last.
+    malformed: u64,
+}
+
+impl Lane {
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self {
+            malformed: ring.malformed(),
+            ring,
+            finished: Finished::default(),
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ring.is_ready()
+    }
+
+    pub(crate) fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    pub(crate) fn holds_back(&self) -> bool {
+        self.finished.held > 0
+    }
+
+    pub(crate) fn pop<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &mut Chain) -> Result<bool, RingError> {
+        self.ring.pop(mem, chain)
+    }
+
+    pub(crate) fn give_back<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &M,
+        head: u16,
+        written: u32,
+        awaited: Awaited,
+    ) -> Result<(), RingError> {
+        self.ring.push_used(mem, head, written)?;
+        let count = match awaited {
+            Awaited::Yes => &mut self.finished.awaited,
+            Awaited::No => &mut self.finished.held,
+        };
+        *count = count.saturating_add(1);
+        Ok(())
+    }
+
+    /// How many malformed chains the ring has given back since this was asked last. They cost time too, and the driver
+    /// may wait for them.
+    pub(crate) fn take_malformed(&mut self) -> u16 {
+        let before = std::mem::replace(&mut self.malformed, self.ring.malformed());
+        let count = u16::try_from(self.malformed.saturating_sub(before)).unwrap_or(u16::MAX);
+        self.finished.awaited = self.finished.awaited.saturating_add(count);
+        count
+    }
+
+    /// Whether something was finished that the driver waits for.
+    pub(crate) fn has_awaited(&self) -> bool {
+        self.finished.awaited > 0
+    }
+
+    /// Shows the driver what is due. True when it wants an interrupt for that.
+    pub(crate) fn publish<M: GuestMemoryBackend>(&mut self, mem: &M, company: bool) -> Result<bool, RingError> {
+        if !self.finished.is_shown(self.ring.size(), company) {
+            return Ok(false);
+        }
+        self.finished = Finished::default();
+        self.ring.publish(mem)
+    }
+
+    pub(crate) fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+        self.ring.enable_notification(mem)
+    }
+
+    pub(crate) fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+        self.ring.disable_notification(mem)
+    }
+
+    pub(crate) fn has_available<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+        self.ring.has_available(mem)
+    }
+}
