@@ -29,6 +29,8 @@ pub struct Handler {
     /// Whether completions may be held back: only for a caller that comes back for them.
     holds_back: bool,
     notified: Notified,
+    /// Something else than a FORGET came since the last one.
+    asked_since_forget: bool,
     stats: HandlerStats,
 }
 
@@ -79,6 +81,7 @@ impl Handler {
             waiting: Vec::new(),
             holds_back: false,
             notified: Notified::default(),
+            asked_since_forget: false,
             stats: HandlerStats::default(),
         }
     }
@@ -150,7 +153,7 @@ impl Handler {
     }
 
     fn counted(&mut self, mut progress: Progress) -> Progress {
-        progress.held = self.notified != Notified::Asked || self.lanes.iter().any(Lane::holds_back);
+        progress.held = self.notified.is_quiet() || self.lanes.iter().any(Lane::holds_back);
         if progress.interrupt {
             self.stats.interrupts = self.stats.interrupts.wrapping_add(1);
         }
@@ -199,7 +202,7 @@ impl Handler {
         let Some(lane) = self.lanes.get_mut(queue) else {
             return Ok(false);
         };
-        if queue == URGENT && self.notified != Notified::Asked {
+        if queue == URGENT && self.notified.is_quiet() {
             lane.has_available(mem)
         } else {
             lane.enable_notification(mem)
@@ -229,7 +232,8 @@ impl Handler {
             Outcome::Replied(written) => (written, Awaited::Yes),
             Outcome::Unanswered => {
                 if self.holds_back && queue == URGENT {
-                    self.notified = self.notified.after_forget();
+                    let among_requests = std::mem::take(&mut self.asked_since_forget);
+                    self.notified = self.notified.after_forget(among_requests);
                 }
                 (0, Awaited::No)
             }
@@ -245,6 +249,7 @@ impl Handler {
                 (0, Awaited::Yes)
             }
         };
+        self.asked_since_forget |= awaited == Awaited::Yes;
         self.give_back(mem, queue, self.chain.head(), written, awaited)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! FORGET has no reply, so nobody in the guest waits for it: all that its completion does is to give a buffer back. Shown
 //! to the driver together with the next reply, it costs no interrupt of its own. The same goes for its notification:
-//! while FORGETs come one after another their queue is looked at with every request, and at the latest when a deadline
-//! has passed, so the driver need not notify for each.
+//! while FORGETs come among requests, as when files are removed, their queue is looked at with every request, and at the
+//! latest when a deadline has passed, so the driver need not notify for each.
 
 use std::time::Duration;
 
@@ -34,25 +34,38 @@ pub(crate) enum Notified {
     /// For the next chain.
     #[default]
     Asked,
+    /// For the next chain too. The last FORGET came among requests.
+    AskedOnceMore,
     /// It need not: the queue is looked at with every request and at the deadline.
     Quiet {
-        /// Something came since the last deadline.
+        /// A FORGET came among requests since the last deadline.
         busy: bool,
     },
 }
 
 impl Notified {
-    /// After a message that nobody waits for.
-    pub(crate) fn after_forget(self) -> Self {
-        Self::Quiet { busy: true }
+    /// After a FORGET. `among_requests`: the driver asked for something else since the one before. FORGETs without company,
+    /// as of a guest that drops what it has cached, are obeyed as they come: nothing else would make us look.
+    pub(crate) fn after_forget(self, among_requests: bool) -> Self {
+        match (self, among_requests) {
+            (Self::Asked, true) => Self::AskedOnceMore,
+            (Self::AskedOnceMore | Self::Quiet { .. }, true) => Self::Quiet { busy: true },
+            (Self::Asked | Self::AskedOnceMore, false) => Self::Asked,
+            (quiet @ Self::Quiet { .. }, false) => quiet,
+        }
     }
 
-    /// After the deadline: one without a chain ends the quiet.
+    /// After the deadline: one without a FORGET among requests ends the quiet.
     pub(crate) fn after_deadline(self) -> Self {
         match self {
             Self::Quiet { busy: true } => Self::Quiet { busy: false },
-            Self::Quiet { busy: false } | Self::Asked => Self::Asked,
+            Self::Quiet { busy: false } => Self::Asked,
+            asked @ (Self::Asked | Self::AskedOnceMore) => asked,
         }
+    }
+
+    pub(crate) fn is_quiet(self) -> bool {
+        matches!(self, Self::Quiet { .. })
     }
 }
 
@@ -87,13 +100,27 @@ mod tests {
     }
 
     #[test]
-    fn queue_is_quiet_from_its_first_forget_until_a_deadline_without_any() {
-        let busy = Notified::default().after_forget();
-        assert_eq!(busy, Notified::Quiet { busy: true });
+    fn queue_is_quiet_from_the_second_forget_among_requests_to_a_deadline_without_any() {
+        let once = Notified::default().after_forget(true);
+        assert!(!once.is_quiet());
+        assert_eq!(once.after_deadline(), once);
+        let busy = once.after_forget(true);
+        assert!(busy.is_quiet());
         let still = busy.after_deadline();
-        assert_eq!(still, Notified::Quiet { busy: false });
-        assert_eq!(still.after_forget(), busy);
+        assert!(still.is_quiet());
+        assert_eq!(still.after_forget(true), busy);
         assert_eq!(still.after_deadline(), Notified::Asked);
         assert_eq!(Notified::Asked.after_deadline(), Notified::Asked);
+    }
+
+    #[test]
+    fn forgets_without_company_neither_begin_a_quiet_nor_prolong_it() {
+        for asked in [Notified::Asked, Notified::AskedOnceMore] {
+            assert_eq!(asked.after_forget(false), Notified::Asked);
+        }
+        for busy in [true, false] {
+            let quiet = Notified::Quiet { busy };
+            assert_eq!(quiet.after_forget(false), quiet);
+        }
     }
 }

@@ -222,6 +222,23 @@ impl Running {
         running
     }
 
+    /// With a guest that has sent FORGETs among its requests.
+    fn quiet() -> Self {
+        let mut running = Self::new();
+        for _ in 0..2 {
+            running.forget(ROOT);
+            assert!(running.forget_needs_a_notification());
+            running.worker.notified(&mut NoDescriptors);
+            assert_eq!(running.errno_of_getattr(ROOT), 0);
+            assert_eq!(running.forgets_done(), 1);
+        }
+        running
+    }
+
+    fn forget_needs_a_notification(&mut self) -> bool {
+        self.rings[0].wants_kick(self.guest.mem())
+    }
+
     /// A request with its reply, and one interrupt.
     fn ask(&mut self, opcode: u32, node: u64, body: &Body) -> Vec<u8> {
         let answer = self.add(1, opcode, node, &body.0, true);
@@ -276,51 +293,71 @@ impl Running {
 #[test]
 fn forget_is_obeyed_at_once_and_shown_with_the_next_reply() {
     let mut running = Running::new();
-    let (first, second) = (running.folders[0], running.folders[1]);
+    let first = running.folders[0];
     assert_eq!(running.worker.next_deadline(), None);
     running.forget(first);
-    assert!(running.rings[0].wants_kick(running.guest.mem()));
     running.worker.notified(&mut NoDescriptors);
     assert_eq!((running.take_interrupt(), running.forgets_done()), (0, 0));
     // The one interrupt of a reply is that of the FORGET too.
     assert_eq!(running.errno_of_getattr(first), libc::ESTALE);
     assert_eq!(running.forgets_done(), 1);
-    // The next needs no notification: whatever is asked next finds it obeyed.
-    running.forget(second);
-    assert!(!running.rings[0].wants_kick(running.guest.mem()));
-    assert_eq!(running.errno_of_getattr(second), libc::ESTALE);
-    assert_eq!(running.forgets_done(), 1);
+    // Nothing is held, so there is no deadline.
+    assert_eq!(running.worker.next_deadline(), None);
 }
 
 #[test]
-fn forget_of_a_guest_that_falls_silent_is_shown_at_the_deadline() {
-    let mut running = Running::new();
-    running.forget(running.folders[0]);
-    running.worker.notified(&mut NoDescriptors);
-    // Nobody notifies for this one.
-    running.forget(running.folders[1]);
-    running.pass_deadline();
-    assert_eq!((running.take_interrupt(), running.forgets_done()), (1, 2));
-    // Nothing more comes: notifications are asked for again, and no deadline is left.
+fn forgets_among_requests_need_no_notification_until_a_deadline_without_any() {
+    let mut running = Running::quiet();
+    let node = running.folders[0];
+    running.forget(node);
+    assert!(!running.forget_needs_a_notification());
+    // Whatever is asked next finds it obeyed.
+    assert_eq!(running.errno_of_getattr(node), libc::ESTALE);
+    assert_eq!(running.forgets_done(), 1);
     running.pass_deadline();
     running.pass_deadline();
     assert_eq!(running.worker.next_deadline(), None);
-    running.forget(running.folders[2]);
-    assert!(running.rings[0].wants_kick(running.guest.mem()));
+    running.forget(ROOT);
+    assert!(running.forget_needs_a_notification());
 }
 
 #[test]
-fn forget_between_the_last_look_and_the_notifications_is_not_lost() {
-    let mut running = Running::new();
+fn forget_of_a_guest_that_falls_silent_is_obeyed_and_shown_at_the_deadline() {
+    let mut running = Running::quiet();
+    let node = running.folders[0];
+    running.forget(node);
+    assert!(!running.forget_needs_a_notification());
+    running.pass_deadline();
+    assert_eq!((running.take_interrupt(), running.forgets_done()), (1, 1));
+    assert_eq!(running.errno_of_getattr(node), libc::ESTALE);
+}
+
+#[test]
+fn forget_just_before_notifications_are_asked_for_again_is_not_lost() {
+    let mut running = Running::quiet();
+    running.pass_deadline();
     running.forget(running.folders[0]);
-    assert!(running.rings[0].wants_kick(running.guest.mem()));
-    running.worker.notified(&mut NoDescriptors);
+    assert!(!running.forget_needs_a_notification());
+    // The second deadline without one among requests: it is found on the way.
     running.pass_deadline();
-    running.forget(running.folders[1]);
-    assert!(!running.rings[0].wants_kick(running.guest.mem()));
+    assert_eq!(running.forgets_done(), 1);
+    running.forget(ROOT);
+    assert!(running.forget_needs_a_notification());
+}
+
+/// A guest that drops what it has cached.
+#[test]
+fn forgets_without_requests_are_notified_for_and_shown_together() {
+    let mut running = Running::new();
+    for _ in 0..5 {
+        running.forget(ROOT);
+        assert!(running.forget_needs_a_notification());
+        running.worker.notified(&mut NoDescriptors);
+        assert_eq!((running.take_interrupt(), running.forgets_done()), (0, 0));
+    }
     running.pass_deadline();
-    assert_eq!(running.forgets_done(), 2);
-    assert_eq!(running.errno_of_getattr(running.folders[1]), libc::ESTALE);
+    assert_eq!((running.take_interrupt(), running.forgets_done()), (1, 5));
+    assert_eq!(running.worker.next_deadline(), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -427,6 +427,44 @@ fn a_file_that_the_host_has_changed_in_size_is_read_whole_by_who_opens_it_then()
             );
         }
         drop(mounted);
+    }
+}
+
+/// Whoever opens a file for writing alone writes around the guest's cache.
+#[test]
+fn what_a_writer_has_written_is_read_at_once_whoever_opened_first() {
+    for config in modes() {
+        let scene = Scene::new();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        let path = scene.mnt.join("file");
+        let mut writer = fs::File::create(&path).unwrap();
+        let mut expected = String::new();
+        let mut readers = Vec::new();
+        for round in 0..6 {
+            // Readers come while the file is written, and a second writer while it is read.
+            readers.push(fs::File::open(&path).unwrap());
+            if round == 3 {
+                drop(writer);
+                writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            }
+            let text = format!("round {round}, not a whole page; ").repeat(100);
+            writer.write_all(text.as_bytes()).unwrap();
+            expected += &text;
+            for reader in &readers {
+                let mut read = vec![0; expected.len() + 1];
+                let len = reader.read_at(&mut read, 0).unwrap();
+                assert!(read[..len] == *expected.as_bytes(), "{config:?} round {round}");
+            }
+        }
+        drop((writer, readers));
+        assert!(fs::read_to_string(&path).unwrap() == expected, "{config:?}");
+        drop(mounted);
+        assert!(
+            fs::read_to_string(scene.shared.join("file")).unwrap() == expected,
+            "{config:?}"
+        );
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use fuse_wire::{InitFlags, OpenOutFlags};
 
-use super::nodes::Version;
 use crate::Options;
 
 /// How the guest's kernel may cache what it got.
@@ -14,7 +13,8 @@ pub enum CachePolicy {
     /// the guest has FUSE 7.39.
     None,
     /// Close-to-open: who opens a file after another has closed it reads what that one wrote. Names and attributes, the
-    /// size that a mapping ends at among them, may be one second old.
+    /// size that a mapping ends at among them, may be one second old. A file that is only written, by nobody else, is not
+    /// cached meanwhile.
     #[default]
     Auto,
     /// Nothing but the guest changes the share while it is mounted. A change by the host may never be seen.
@@ -125,19 +125,6 @@ impl PassthroughConfig {
             flags |= InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
         }
         flags
-    }
-
-    /// How an open file is cached. `last` is how it looked when it was opened before, `now` how it looks, `size_told` what
-    /// the guest's kernel takes for its size. That is not asked for again at an open, and a read through the cache ends
-    /// there: where the host has changed it, what is read must not come from the cache.
-    pub(super) fn file_flags(&self, last: Option<Version>, now: Version, size_told: u64) -> OpenOutFlags {
-        match self.cache {
-            CachePolicy::None => OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES,
-            CachePolicy::Auto if now.0 != size_told => OpenOutFlags::DIRECT_IO,
-            CachePolicy::Auto if last == Some(now) => OpenOutFlags::KEEP_CACHE,
-            CachePolicy::Auto => OpenOutFlags::empty(),
-            CachePolicy::Always => OpenOutFlags::KEEP_CACHE,
-        }
     }
 
     /// How an open folder is cached.

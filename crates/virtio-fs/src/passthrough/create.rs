@@ -48,7 +48,7 @@ impl Passthrough {
         let folder = self.fd_at(folder_slot)?;
         let exclusive = flags.cast_signed() & libc::O_EXCL != 0;
         match self.make_file(by, &folder, name, mode, flags) {
-            Ok((fd, stat)) => self.enter(&stat, Some((folder_slot, name.to_bytes())), fd),
+            Ok((fd, stat)) => self.enter(&stat, Some((folder_slot, name.to_bytes())), fd, flags),
             Err(Errno::EEXIST) if !exclusive => {
                 let entry = self.lookup_name(parent, name)?;
                 let opened = self.open_node(entry.node, flags, false);
@@ -71,20 +71,20 @@ impl Passthrough {
         self.refuse_if_full()?;
         let folder = self.fd(parent)?;
         let owner = self.owner(by, &folder)?;
-        let flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let host_flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
         let first = first_mode(owner, mode);
-        let fd = self.opening(|_| open_beneath(&folder, c".", flags, first))?;
+        let fd = self.opening(|_| open_beneath(&folder, c".", host_flags, first))?;
         let stat = self.settle(&fd, owner, mode)?;
-        self.enter(&stat, None, fd)
+        self.enter(&stat, None, fd, flags)
     }
 
-    /// A node and an open file for what was just made.
-    fn enter(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>, fd: OwnedFd) -> Result<(Entry, Opened)> {
+    /// A node and an open file for what was just made with the guest's `flags`.
+    fn enter(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>, fd: OwnedFd, flags: u32) -> Result<(Entry, Opened)> {
         let entry = self.entry(stat, place)?;
         let opened = self
             .nodes
             .slot(entry.node)
-            .and_then(|slot| self.add_file(slot, fd, stat));
+            .and_then(|slot| self.add_file(slot, fd, stat, flags));
         if opened.is_err() {
             self.forget_node(entry.node, 1);
         }

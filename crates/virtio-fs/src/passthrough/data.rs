@@ -4,10 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuse_wire::{OpenOutFlags, WriteFlags};
+use fuse_wire::{InitFlags, OpenOutFlags, WriteFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::Passthrough;
+use super::caching::Opening;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
@@ -63,7 +64,8 @@ impl Passthrough {
             }
         }
         let (path_fd, stat) = self.fd_once(slot)?;
-        let flags = self.data_flags(flags);
+        let asked = flags;
+        let flags = self.data_flags(asked);
         let file = match self.open_data(&path_fd, flags) {
             // A file that may be written but not read, which the guest's cache would have to read.
             Err(Errno::EACCES) if self.config.collects_writes() && flags.contains(OFlags::RDWR) => {
@@ -83,23 +85,26 @@ impl Passthrough {
             Some(stat) if !flags.contains(OFlags::TRUNC) => stat,
             _ => Stat::of(&file)?,
         };
-        self.add_file(slot, file, &stat)
+        self.add_file(slot, file, &stat, asked)
     }
 
-    /// An open file for a node. `stat` is how the file looks.
-    pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat) -> Result<Opened> {
-        let handle = self.files.add(&mut self.nodes, slot, Arc::new(file))?;
-        let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
+    /// An open file for a node. `stat` is how the file looks, `flags` are those of the guest.
+    pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat, flags: u32) -> Result<Opened> {
         let node = self.nodes.get_mut(slot)?;
-        let size_told = node.size_told;
-        let last = std::mem::replace(
-            &mut node.seen,
-            is_settled(stat.attr.ctime, SystemTime::now()).then_some(now),
-        );
-        Ok(Opened {
-            handle,
-            flags: self.config.file_flags(last, now, size_told),
-        })
+        let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
+        let settled = is_settled(stat.attr.ctime, SystemTime::now());
+        let opening = Opening {
+            last: std::mem::replace(&mut node.seen, settled.then_some(now)),
+            now,
+            size_told: node.size_told,
+            write_only: flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY,
+            others: node.opened_by(),
+            maps_uncached: self.negotiated.contains(InitFlags::DIRECT_IO_ALLOW_MMAP),
+        };
+        let flags = opening.flags(self.config.cache);
+        let direct_writer = opening.writes_directly(flags);
+        let handle = self.files.add(&mut self.nodes, slot, Arc::new(file), direct_writer)?;
+        Ok(Opened { handle, flags })
     }
 
     pub(super) fn open_folder(&mut self, node: NodeId) -> Result<Opened> {
@@ -112,7 +117,7 @@ impl Passthrough {
             OFlags::empty()
         };
         let folder = self.open_data(&path_fd, OFlags::RDONLY | OFlags::DIRECTORY | noatime)?;
-        let handle = self.files.add(&mut self.nodes, slot, Arc::new(folder))?;
+        let handle = self.files.add(&mut self.nodes, slot, Arc::new(folder), false)?;
         Ok(Opened {
             handle,
             flags: self.config.folder_flags() | OpenOutFlags::empty(),

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod back_end;
+mod caching;
 mod config;
 mod create;
 mod data;

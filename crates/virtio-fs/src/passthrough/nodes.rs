@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use super::caching::Others;
 use super::fd_cache::Place as CachePlace;
 use super::stat::{Key, Stat};
 use crate::errno::{Errno, Result};
@@ -48,6 +49,8 @@ pub(super) struct Node {
     pub(super) cached: Option<CachePlace>,
     /// The first of this node's open files.
     pub(super) open: Option<u32>,
+    /// How many of them write around the guest's cache.
+    pub(super) direct_writers: u32,
     /// What the file looked like when it was last opened, where that tells it from all later states; see
     /// `CachePolicy::Auto`.
     pub(super) seen: Option<Version>,
@@ -60,6 +63,15 @@ impl Node {
     /// but its clock moves in steps: the kind, which decides what may be opened, is compared for itself.
     pub(super) fn is(&self, stat: &Stat) -> bool {
         self.key == stat.key && self.btime == stat.attr.btime && self.kind == stat.kind()
+    }
+
+    /// Who in the guest has it open.
+    pub(super) fn opened_by(&self) -> Others {
+        match self.open {
+            None => Others::Nobody,
+            Some(_) if self.direct_writers > 0 => Others::DirectWriter,
+            Some(_) => Others::Somebody,
+        }
     }
 
     /// Whether `stat` is of this inode and cannot be of a new one with its number. An inode that is held is not gone.
@@ -117,6 +129,7 @@ impl Nodes {
         if let Some((generation, Some(mut node))) = root {
             node.children = 0;
             node.open = None;
+            node.direct_writers = 0;
             node.cached = None;
             self.by_key.insert(node.key, ROOT);
             self.slots.push((generation, Some(node)));
@@ -187,6 +200,7 @@ impl Nodes {
             file_handle: None,
             cached: None,
             open: None,
+            direct_writers: 0,
             seen: None,
             size_told: stat.attr.size,
         });

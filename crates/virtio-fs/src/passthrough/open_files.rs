@@ -16,6 +16,8 @@ pub(super) struct OpenFile {
     pub(super) position: u64,
     /// `getdents` was called: to list from the start on it has to be told to go back, even where it has found nothing.
     pub(super) listed: bool,
+    /// It is written around the guest's cache.
+    direct_writer: bool,
     /// Other open files of the same node.
     next: Option<u32>,
     previous: Option<u32>,
@@ -53,7 +55,13 @@ impl OpenFiles {
 
     /// # Errors
     /// ENFILE when the guest has too many files open.
-    pub(super) fn add(&mut self, nodes: &mut Nodes, slot: Slot, fd: Arc<OwnedFd>) -> Result<Handle> {
+    pub(super) fn add(
+        &mut self,
+        nodes: &mut Nodes,
+        slot: Slot,
+        fd: Arc<OwnedFd>,
+        direct_writer: bool,
+    ) -> Result<Handle> {
         if self.is_full() {
             return Err(Errno::ENFILE);
         }
@@ -61,7 +69,9 @@ impl OpenFiles {
             self.files.push((1, None));
             u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
         });
-        let next = nodes.get_mut(slot)?.open.replace(index);
+        let node = nodes.get_mut(slot)?;
+        let next = node.open.replace(index);
+        node.direct_writers = node.direct_writers.saturating_add(direct_writer.into());
         if let Some(next) = next.and_then(|next| self.at_mut(next)) {
             next.previous = Some(index);
         }
@@ -71,6 +81,7 @@ impl OpenFiles {
             fd,
             position: 0,
             listed: false,
+            direct_writer,
             next,
             previous: None,
         });
@@ -110,9 +121,11 @@ impl OpenFiles {
         if let Some(next) = file.next.and_then(|next| self.at_mut(next)) {
             next.previous = file.previous;
         }
+        let node = nodes.get_mut(slot)?;
+        node.direct_writers = node.direct_writers.saturating_sub(file.direct_writer.into());
         match file.previous.and_then(|previous| self.at_mut(previous)) {
             Some(previous) => previous.next = file.next,
-            None => nodes.get_mut(slot)?.open = file.next,
+            None => node.open = file.next,
         }
         Ok(file)
     }

@@ -1,0 +1,177 @@
+//! How the guest's kernel caches a file that it opens.
+
+use fuse_wire::OpenOutFlags;
+
+use super::CachePolicy;
+use super::nodes::Version;
+
+/// What is known of a file when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opening {
+    /// How it looked when it was opened before.
+    pub(super) last: Option<Version>,
+    /// How it looks.
+    pub(super) now: Version,
+    /// What the guest's kernel takes for its size, in bytes.
+    pub(super) size_told: u64,
+    /// For writing and not for reading.
+    pub(super) write_only: bool,
+    /// Who has it open already.
+    pub(super) others: Others,
+    /// The guest maps files that bypass its cache (FUSE 7.39).
+    pub(super) maps_uncached: bool,
+}
+
+/// Who else in the guest has a file open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    Nobody,
+    /// Nobody of them writes around the guest's cache.
+    Somebody,
+    /// Somebody writes around the guest's cache.
+    DirectWriter,
+}
+
+impl Opening {
+    /// The flags of the reply.
+    pub(super) fn flags(&self, policy: CachePolicy) -> OpenOutFlags {
+        match policy {
+            CachePolicy::None => OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES,
+            CachePolicy::Auto if self.size_changed() || self.is_direct() => OpenOutFlags::DIRECT_IO,
+            CachePolicy::Auto if self.last == Some(self.now) => OpenOutFlags::KEEP_CACHE,
+            CachePolicy::Auto => OpenOutFlags::empty(),
+            CachePolicy::Always => OpenOutFlags::KEEP_CACHE,
+        }
+    }
+
+    /// Whether this is a writer of a file that bypasses the cache, which others have to know.
+    pub(super) fn writes_directly(&self, flags: OpenOutFlags) -> bool {
+        self.write_only && self.maps_uncached && flags.contains(OpenOutFlags::DIRECT_IO)
+    }
+
+    /// The guest does not ask for the size at an open, and a read through the cache ends there: where the host has
+    /// changed it, what is read must not come from the cache.
+    fn size_changed(&self) -> bool {
+        self.now.0 != self.size_told
+    }
+
+    /// Who only writes has no use for the cache: each write goes to the host at once in any case, and what it left in the
+    /// cache would be dropped by the next open, as it changed the file. Around the cache the guest neither copies it nor asks
+    /// for `security.capability` first. But a cache that somebody else reads is written through, and nobody fills it
+    /// while it is bypassed: one file has one of both at a time.
+    fn is_direct(&self) -> bool {
+        self.maps_uncached
+            && match self.others {
+                Others::Nobody => self.write_only,
+                Others::Somebody => false,
+                Others::DirectWriter => true,
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+
+    const BEFORE: Version = version(10, 1);
+    const NOW: Version = version(10, 2);
+
+    const fn version(size: u64, secs: i64) -> Version {
+        let time = Timestamp { secs, nanos: 0 };
+        (size, time, time)
+    }
+
+    /// A reader of a file that nobody has open and that looks as the guest thinks.
+    const READER: Opening = Opening {
+        last: None,
+        now: NOW,
+        size_told: 10,
+        write_only: false,
+        others: Others::Nobody,
+        maps_uncached: true,
+    };
+    const WRITER: Opening = Opening {
+        write_only: true,
+        ..READER
+    };
+
+    #[test]
+    fn reader_keeps_what_is_cached_while_the_file_is_the_same() {
+        for (last, flags) in [
+            (None, OpenOutFlags::empty()),
+            (Some(BEFORE), OpenOutFlags::empty()),
+            (Some(NOW), OpenOutFlags::KEEP_CACHE),
+        ] {
+            for others in [Others::Nobody, Others::Somebody] {
+                let opening = Opening { last, others, ..READER };
+                assert_eq!(opening.flags(CachePolicy::Auto), flags, "{opening:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn file_of_another_size_than_the_guest_was_told_bypasses_the_cache() {
+        for opening in [READER, WRITER] {
+            for others in [Others::Nobody, Others::Somebody, Others::DirectWriter] {
+                let opening = Opening {
+                    last: Some(NOW),
+                    size_told: 11,
+                    others,
+                    ..opening
+                };
+                assert_eq!(opening.flags(CachePolicy::Auto), OpenOutFlags::DIRECT_IO, "{opening:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn writer_bypasses_the_cache_unless_somebody_may_have_filled_it() {
+        for (others, flags) in [
+            (Others::Nobody, OpenOutFlags::DIRECT_IO),
+            (Others::Somebody, OpenOutFlags::empty()),
+            (Others::DirectWriter, OpenOutFlags::DIRECT_IO),
+        ] {
+            let opening = Opening { others, ..WRITER };
+            assert_eq!(opening.flags(CachePolicy::Auto), flags, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_fills_a_cache_that_is_bypassed() {
+        for last in [None, Some(NOW)] {
+            let opening = Opening {
+                last,
+                others: Others::DirectWriter,
+                ..READER
+            };
+            assert_eq!(opening.flags(CachePolicy::Auto), OpenOutFlags::DIRECT_IO, "{last:?}");
+            assert!(!opening.writes_directly(OpenOutFlags::DIRECT_IO));
+        }
+        assert!(WRITER.writes_directly(OpenOutFlags::DIRECT_IO));
+        assert!(!WRITER.writes_directly(OpenOutFlags::empty()));
+    }
+
+    /// Such a guest could not map what bypasses its cache.
+    #[test]
+    fn guest_before_fuse_7_39_writes_through_its_cache() {
+        for others in [Others::Nobody, Others::Somebody, Others::DirectWriter] {
+            let opening = Opening {
+                others,
+                maps_uncached: false,
+                ..WRITER
+            };
+            assert_eq!(opening.flags(CachePolicy::Auto), OpenOutFlags::empty(), "{others:?}");
+            assert!(!opening.writes_directly(OpenOutFlags::DIRECT_IO));
+        }
+    }
+
+    #[test]
+    fn other_policies_look_at_nothing() {
+        for opening in [READER, WRITER] {
+            assert_eq!(opening.flags(CachePolicy::Always), OpenOutFlags::KEEP_CACHE);
+            let direct = OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES;
+            assert_eq!(opening.flags(CachePolicy::None), direct);
+        }
+    }
+}
