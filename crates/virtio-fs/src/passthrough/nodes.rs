@@ -5,10 +5,11 @@
 //! slot was used, so an ID from before a FORGET finds nothing.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use super::caching::Others;
 use super::fd_cache::Place as CachePlace;
+use super::hashing::{AsItIs, Secret};
 use super::stat::{Key, Stat};
 use crate::errno::{Errno, Result};
 use crate::sys::FileHandle;
@@ -89,11 +90,11 @@ pub(super) type Version = (u64, Timestamp, Timestamp);
 pub(super) struct Nodes {
     slots: Vec<(u32, Option<Box<Node>>)>,
     free: Vec<Slot>,
-    by_key: HashMap<Key, Slot>,
+    by_key: HashMap<Key, Slot, Secret>,
     /// Slots by the hash of their place. Two places with one hash would cost the older one its entry: renaming it would
     /// then go unnoticed, and the guest gets ESTALE and looks the name up again.
-    by_place: HashMap<u64, Slot>,
-    hasher: RandomState,
+    by_place: HashMap<u64, Slot, AsItIs>,
+    hasher: Secret,
     max: usize,
     /// Nodes that may have lost the last that referred to them; see [`take_unused`](Self::take_unused).
     suspects: Vec<Slot>,
@@ -105,9 +106,9 @@ impl Nodes {
         let mut nodes = Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::new(),
-            by_place: HashMap::new(),
-            hasher: RandomState::new(),
+            by_key: HashMap::with_hasher(Secret::new()),
+            by_place: HashMap::default(),
+            hasher: Secret::new(),
             max: max.clamp(1, u32::MAX as usize),
             suspects: Vec::new(),
         };

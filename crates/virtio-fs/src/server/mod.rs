@@ -6,7 +6,7 @@ mod policy;
 
 use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
 use virtio_ring::RingError;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::errno::{Errno, Result};
 use crate::{Context, DataIn, DataOut, Exchange, Fault, FileSystem, NodeId, Options};
@@ -16,6 +16,12 @@ pub(crate) const MAX_DATA: u32 = 1 << 20;
 
 /// The longest message that is looked at, in bytes: the largest WRITE with room for header and arguments.
 const MAX_MESSAGE: usize = MAX_DATA as usize + 4096;
+
+/// How much of a request is read at once: header, arguments and a name of usual length.
+const FIRST_LOOK: usize = 128;
+
+/// The longest reply that is put together before it is written: CREATE's.
+const SHORT_REPLY: usize = 192;
 
 /// Requests that the guest may have under way in the background.
 const MAX_BACKGROUND: u16 = 1024;
@@ -133,14 +139,14 @@ impl Server {
     /// Handles one message.
     pub fn handle(&mut self, exchange: &mut dyn Exchange) -> Outcome {
         self.stats.requests = self.stats.requests.wrapping_add(1);
-        let mut header = HeaderIn::new_zeroed();
-        if exchange.read_request(0, header.as_mut_bytes()).is_err() {
+        let mut first = [0; FIRST_LOOK];
+        let Some((header, first)) = first_look(exchange, &mut first) else {
             // Without a header there is no `unique` that a reply could name.
             self.stats.malformed = self.stats.malformed.wrapping_add(1);
             return Outcome::Replied(0);
-        }
+        };
         let unique = header.unique.get();
-        match self.answer(&header, exchange) {
+        match self.answer(&header, first, exchange) {
             Ok(Payload::Buffered) => Outcome::Replied(send(exchange, unique, &self.scratch.reply)),
             Ok(Payload::InPlace(len)) => Outcome::Replied(send_header(exchange, HeaderOut::success(unique, len))),
             Ok(Payload::NoReply) => Outcome::Unanswered,
@@ -156,11 +162,15 @@ impl Server {
         send_header(exchange, HeaderOut::failure(unique, libc::EINTR))
     }
 
-    fn answer(&mut self, header: &HeaderIn, exchange: &mut dyn Exchange) -> Result<Payload> {
-        let opcode = header.opcode();
+    /// `first` is what was read of the request beyond the header.
+    fn answer(&mut self, header: &HeaderIn, first: &[u8], exchange: &mut dyn Exchange) -> Result<Payload> {
         let body_len = self.body_len(header, exchange)?;
+        let len = Request::arguments_len(header.opcode(), body_len);
+        if let Some(arguments) = first.get(..len) {
+            return self.answer_arguments(header, arguments, body_len, exchange);
+        }
         let mut arguments = std::mem::take(&mut self.arguments);
-        let read = read_arguments(exchange, Request::arguments_len(opcode, body_len), &mut arguments);
+        let read = read_arguments(exchange, len, first, &mut arguments);
         let done = read
             .map_err(|Fault| self.malformed(Errno::EIO))
             .and_then(|()| self.answer_arguments(header, &arguments, body_len, exchange));
@@ -303,16 +313,51 @@ impl Server {
     }
 }
 
-fn read_arguments(exchange: &dyn Exchange, len: usize, into: &mut Vec<u8>) -> std::result::Result<(), Fault> {
-    into.resize(len, 0);
-    exchange.read_request(HeaderIn::LEN, into)
+/// The header, and what was read with it: one access to the other side's memory for most messages.
+fn first_look<'a>(exchange: &dyn Exchange, buf: &'a mut [u8; FIRST_LOOK]) -> Option<(HeaderIn, &'a [u8])> {
+    let len = exchange.request_len().min(FIRST_LOOK);
+    let read = buf.get_mut(..len)?;
+    exchange.read_request(0, read).ok()?;
+    let (header, rest) = HeaderIn::read_from_prefix(read).ok()?;
+    Some((header, rest))
 }
 
+/// All the arguments, of which the first bytes are known: each byte is read once.
+fn read_arguments(
+    exchange: &dyn Exchange,
+    len: usize,
+    first: &[u8],
+    into: &mut Vec<u8>,
+) -> std::result::Result<(), Fault> {
+    into.clear();
+    into.extend_from_slice(first);
+    into.resize(len, 0);
+    let rest = into.get_mut(first.len()..).unwrap_or_default();
+    exchange.read_request(HeaderIn::LEN + first.len(), rest)
+}
+
+/// Header and payload with one access to the other side's memory where the payload is short.
 fn send(exchange: &mut dyn Exchange, unique: u64, payload: &[u8]) -> u32 {
-    if exchange.write_reply(HeaderOut::LEN, payload).is_err() {
-        return send_header(exchange, HeaderOut::failure(unique, libc::EIO));
+    let header = HeaderOut::success(unique, payload.len());
+    let mut message = [0; SHORT_REPLY];
+    let len = HeaderOut::LEN + payload.len();
+    let sent = match message
+        .get_mut(..len)
+        .and_then(|all| all.split_at_mut_checked(HeaderOut::LEN))
+    {
+        Some((head, body)) => {
+            head.copy_from_slice(header.as_bytes());
+            body.copy_from_slice(payload);
+            exchange.write_reply(0, message.get(..len).unwrap_or_default())
+        }
+        None => exchange
+            .write_reply(HeaderOut::LEN, payload)
+            .and_then(|()| exchange.write_reply(0, header.as_bytes())),
+    };
+    match sent {
+        Ok(()) => header.len.get(),
+        Err(Fault) => send_header(exchange, HeaderOut::failure(unique, libc::EIO)),
     }
-    send_header(exchange, HeaderOut::success(unique, payload.len()))
 }
 
 /// Gives the length of the whole reply; 0 when not even a header fits.
