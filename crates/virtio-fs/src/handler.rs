@@ -178,6 +178,9 @@ impl Handler {
         let Some(lane) = self.lanes.get_mut(queue).filter(|lane| lane.is_ready()) else {
             return Ok((false, false));
         };
+        if lane.is_idle(mem)? {
+            return Ok((false, false));
+        }
         let mut budget = lane.size();
         let mut interrupt = false;
         lane.disable_notification(mem)?;

@@ -20,6 +20,8 @@ pub(crate) struct Lane {
     finished: Finished,
     /// Malformed chains that the ring had given back by itself when it was looked at last.
     malformed: u64,
+    /// The driver was asked for a notification of the next chain, and no chain was there then.
+    asked: bool,
 }
 
 impl Lane {
@@ -28,6 +30,7 @@ impl Lane {
             malformed: ring.malformed(),
             ring,
             finished: Finished::default(),
+            asked: false,
         }
     }
 
@@ -86,11 +89,19 @@ impl Lane {
         self.ring.publish(mem)
     }
 
+    /// Whether nothing came since the driver was asked for a notification: then it still is.
+    pub(crate) fn is_idle<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+        Ok(self.asked && !self.ring.has_available(mem)?)
+    }
+
     pub(crate) fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        self.ring.enable_notification(mem)
+        let is_more = self.ring.enable_notification(mem)?;
+        self.asked = !is_more;
+        Ok(is_more)
     }
 
     pub(crate) fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+        self.asked = false;
         self.ring.disable_notification(mem)
     }
 
