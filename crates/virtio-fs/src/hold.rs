@@ -4,6 +4,8 @@
 //! to the driver together with the next reply, it costs no interrupt of its own. The same goes for its notification:
 //! while FORGETs come among requests, as when files are removed, their queue is looked at with every request, and at the
 //! latest when a deadline has passed, so the driver need not notify for each.
+//!
+//! RELEASE is not one of them: what its reply says nobody reads, but Linux lets `close(2)` wait for it on virtio-fs.
 
 use std::time::Duration;
 
