@@ -4,8 +4,8 @@ use std::ffi::CStr;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use crate::RequestError;
 use crate::name::{Name, SYMLINK_TARGET_MAX, XATTR_NAME_MAX};
-use crate::{ForgetOne, RequestError};
 
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
@@ -46,14 +46,18 @@ impl<'a> Reader<'a> {
         at_most(self.string()?, XATTR_NAME_MAX)
     }
 
-    pub(crate) fn forgets(&mut self, count: usize) -> Result<&'a [ForgetOne], RequestError> {
+    pub(crate) fn elements<T>(&mut self, count: u32) -> Result<&'a [T], RequestError>
+    where
+        T: FromBytes + KnownLayout + Immutable + Unaligned,
+    {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
         let truncated = RequestError::Truncated {
-            needed: count.saturating_mul(size_of::<ForgetOne>()),
+            needed: count.saturating_mul(size_of::<T>()),
             have: self.0.len(),
         };
-        let (forgets, rest) = <[ForgetOne]>::ref_from_prefix_with_elems(self.0, count).map_err(|_| truncated)?;
+        let (elements, rest) = <[T]>::ref_from_prefix_with_elems(self.0, count).map_err(|_| truncated)?;
         self.0 = rest;
-        Ok(forgets)
+        Ok(elements)
     }
 
     fn string(&mut self) -> Result<&'a CStr, RequestError> {

@@ -5,8 +5,8 @@ use std::ffi::CStr;
 use crate::reader::Reader;
 use crate::structs::{
     AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetIn, ForgetOne, FsyncIn, GetattrIn,
-    GetxattrIn, HalfWord, InitIn, IoctlIn, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In,
-    SetattrIn, SetupMappingIn, SetxattrExt, SetxattrIn, StatxIn, Word, WriteIn,
+    GetxattrIn, HalfWord, InitIn, IoctlIn, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn,
+    RemoveMappingOne, Rename2In, SetattrIn, SetupMappingIn, SetxattrExt, SetxattrIn, StatxIn, Word, WriteIn,
 };
 use crate::{InitFlags, Name, Opcode, RequestError};
 
@@ -112,9 +112,7 @@ pub enum Request<'a> {
     Lseek(&'a LseekIn),
     CopyFileRange(&'a CopyFileRangeIn),
     Setupmapping(&'a SetupMappingIn),
-    Removemapping {
-        count: u32,
-    },
+    Removemapping(&'a [RemoveMappingOne]),
     Syncfs,
     /// It has a name on the wire, which is `/` and means nothing.
     Tmpfile(&'a CreateIn),
@@ -170,9 +168,7 @@ impl<'a> Request<'a> {
             Opcode::REMOVEXATTR => Ok(Self::Removexattr { name: r.xattr_name()? }),
             Opcode::BATCH_FORGET => {
                 let count = r.take::<BatchForgetIn>()?.count.get();
-                Ok(Self::BatchForget(
-                    r.forgets(usize::try_from(count).unwrap_or(usize::MAX))?,
-                ))
+                Ok(Self::BatchForget(r.elements(count)?))
             }
             Opcode::IOCTL => {
                 let args = r.take::<IoctlIn>()?;
@@ -215,9 +211,10 @@ fn fixed<'a>(opcode: Opcode, mut r: Reader<'a>) -> Result<Request<'a>, RequestEr
         Opcode::LSEEK => Request::Lseek(r.take()?),
         Opcode::COPY_FILE_RANGE => Request::CopyFileRange(r.take()?),
         Opcode::SETUPMAPPING => Request::Setupmapping(r.take()?),
-        Opcode::REMOVEMAPPING => Request::Removemapping {
-            count: r.take::<HalfWord>()?.value.get(),
-        },
+        Opcode::REMOVEMAPPING => {
+            let count = r.take::<HalfWord>()?.value.get();
+            Request::Removemapping(r.elements(count)?)
+        }
         Opcode::SYNCFS => Request::Syncfs,
         Opcode::TMPFILE => Request::Tmpfile(r.take()?),
         Opcode::STATX => Request::Statx(r.take()?),

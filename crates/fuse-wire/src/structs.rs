@@ -157,7 +157,7 @@ wire_structs! {
     /// GETXATTR and LISTXATTR
     pub(crate) GetxattrIn { size: U32, padding: U32 }
 
-    /// BATCH_FORGET and REMOVEMAPPING start with a count and pad it to 8 bytes or do not
+    /// BATCH_FORGET starts with a count and pads it to 8 bytes
     pub(crate) BatchForgetIn { count: U32, dummy: U32 }
 
     /// A single 64-bit word: LINK, RENAME, INTERRUPT

@@ -83,7 +83,7 @@ fn complete(opcode: Opcode) -> Vec<u8> {
         Opcode::BATCH_FORGET => [&[2, 0, 0, 0, 0, 0, 0, 0][..], &zeros(32)].concat(),
         Opcode::FALLOCATE => zeros(32),
         Opcode::COPY_FILE_RANGE => zeros(56),
-        Opcode::REMOVEMAPPING => zeros(4),
+        Opcode::REMOVEMAPPING => [&[2, 0, 0, 0][..], &zeros(32)].concat(),
         _ => Vec::new(),
     }
 }
@@ -188,6 +188,20 @@ fn negotiation_takes_what_both_have() {
         (1 << 4, 256, 4096)
     );
     assert_eq!((out.max_background.get(), out.congestion_threshold.get()), (64, 48));
+}
+
+/// Unlike that of BATCH_FORGET, the count is not padded.
+#[test]
+fn ranges_to_unmap_follow_their_count_at_once() {
+    let ranges = [7u64, 8, 9, 10].map(u64::to_le_bytes).concat();
+    let body = [&2u32.to_le_bytes()[..], &ranges].concat();
+    let Ok(Request::Removemapping(parsed)) = Request::parse(Opcode::REMOVEMAPPING, &body, InitFlags::empty()) else {
+        panic!()
+    };
+    let parsed: Vec<_> = parsed.iter().map(|one| (one.moffset.get(), one.len.get())).collect();
+    assert_eq!(parsed, [(7, 8), (9, 10)]);
+    let too_many = [&u32::MAX.to_le_bytes()[..], &ranges].concat();
+    assert!(Request::parse(Opcode::REMOVEMAPPING, &too_many, InitFlags::empty()).is_err());
 }
 
 /// `flags2` of a driver that does not say that it has one is whatever was in memory.

@@ -50,7 +50,7 @@ pub(super) fn mutates(request: &Request<'_>) -> bool {
         | Request::Destroy
         | Request::Ioctl { .. }
         | Request::Lseek(_)
-        | Request::Removemapping { .. }
+        | Request::Removemapping(_)
         | Request::Syncfs
         | Request::Statx(_) => false,
         // `Request` may grow; what is not known here is not let through.
