@@ -14,6 +14,10 @@ pub(crate) trait Registers: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// Writes registers at `offset` within the block.
     fn write(&mut self, offset: u64, data: &[u8]);
+    /// Whether a driver has ever taken the device behind it.
+    fn has_run(&self) -> bool {
+        false
+    }
     /// Stops the device behind it for good; it may take `patience` to deliver what the driver has handed over.
     fn shutdown(&mut self, patience: Duration);
 }
@@ -25,6 +29,10 @@ impl<D: VirtioDevice, H: Host<D::Worker>> Registers for MmioTransport<D, H> {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         Self::write(self, offset, data);
+    }
+
+    fn has_run(&self) -> bool {
+        Self::has_run(self)
     }
 
     fn shutdown(&mut self, patience: Duration) {
@@ -71,6 +79,11 @@ impl MmioBus {
         if let Some(block) = self.find(address) {
             block.lock().write(address - block.base, data);
         }
+    }
+
+    /// Whether a driver has ever taken any of the devices.
+    pub(crate) fn has_run(&self) -> bool {
+        self.blocks.iter().any(|block| block.lock().has_run())
     }
 
     /// Stops every device, in the order of their addresses; all together may take `patience`.

@@ -107,12 +107,23 @@ pub(crate) enum Report {
     NotStarted(NotStarted),
 }
 
+/// What the guest's drivers were doing when it pulled the reset line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drivers {
+    /// Their interrupts are unmasked, as only a panic leaves them.
+    Live,
+    /// An orderly end has masked their interrupts.
+    Quiet,
+    /// They had not taken any device yet, without which init cannot have run.
+    Missing,
+}
+
 /// What made the machine stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The guest pulled the reset line; `drivers_live` when it left its interrupts unmasked, as only a panic does.
+    /// The guest pulled the reset line.
     Reset {
-        drivers_live: bool,
+        drivers: Drivers,
     },
     Stopped,
     Fault(VcpuFault),
@@ -126,8 +137,18 @@ impl Exit {
             (Cause::Stopped, _) => Self::Stopped,
             (Cause::Reset { .. }, Some(Report::Code(code))) => Self::Code(code),
             (Cause::Reset { .. }, Some(Report::NotStarted(why))) => Self::NotStarted(why),
-            (Cause::Reset { drivers_live: true }, None) => Self::Panic,
-            (Cause::Reset { drivers_live: false }, None) => Self::Reset,
+            (
+                Cause::Reset {
+                    drivers: Drivers::Live | Drivers::Missing,
+                },
+                None,
+            ) => Self::Panic,
+            (
+                Cause::Reset {
+                    drivers: Drivers::Quiet,
+                },
+                None,
+            ) => Self::Reset,
         }
     }
 }
@@ -141,16 +162,14 @@ mod tests {
         let fault = VcpuFault::TripleFault { vcpu: 0, rip: 0x1000 };
         let code = Some(Report::Code(42));
         let missing = Some(Report::NotStarted(NotStarted::NotFound));
+        let reset = |drivers| Cause::Reset { drivers };
         let rows = [
-            (Cause::Reset { drivers_live: false }, code, Exit::Code(42)),
-            (Cause::Reset { drivers_live: true }, code, Exit::Code(42)),
-            (
-                Cause::Reset { drivers_live: false },
-                missing,
-                Exit::NotStarted(NotStarted::NotFound),
-            ),
-            (Cause::Reset { drivers_live: true }, None, Exit::Panic),
-            (Cause::Reset { drivers_live: false }, None, Exit::Reset),
+            (reset(Drivers::Quiet), code, Exit::Code(42)),
+            (reset(Drivers::Live), code, Exit::Code(42)),
+            (reset(Drivers::Quiet), missing, Exit::NotStarted(NotStarted::NotFound)),
+            (reset(Drivers::Live), None, Exit::Panic),
+            (reset(Drivers::Missing), None, Exit::Panic),
+            (reset(Drivers::Quiet), None, Exit::Reset),
             (Cause::Stopped, code, Exit::Stopped),
             (Cause::Fault(fault.clone()), code, Exit::Fault(fault)),
         ];

@@ -32,6 +32,7 @@ pub struct MmioTransport<D, H> {
     interrupt: Option<Arc<Interrupt>>,
     /// The host has the worker.
     running: bool,
+    has_run: bool,
     /// The host lost the worker, and with it a part of the device: it cannot be started again.
     lost: bool,
     stats: Stats,
@@ -56,6 +57,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             shm_sel: 0,
             interrupt: None,
             running: false,
+            has_run: false,
             lost: false,
             stats: Stats::default(),
         };
@@ -93,6 +95,11 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// Whether a worker is running: between a successful DRIVER_OK and reset.
     pub fn is_active(&self) -> bool {
         self.running
+    }
+
+    /// Whether a worker was ever started: a driver has taken the device at some time.
+    pub fn has_run(&self) -> bool {
+        self.has_run
     }
 
     /// The front half has changed config space: the generation moves on, and a running driver is told.
@@ -285,6 +292,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         match self.host.start(worker) {
             Ok(()) => {
                 self.running = true;
+                self.has_run = true;
                 Ok(())
             }
             Err((worker, error)) => {

@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         program_that_is_missing_is_an_error_that_names_it,
         program_that_is_not_executable_is_an_error_that_names_it,
         guest_panic_is_an_error_of_its_own,
+        kernel_that_dies_before_its_drivers_is_a_panic_too,
         poweroff_ends_the_machine,
         poweroff_forced_ends_the_machine,
         reboot_ends_the_machine,
@@ -66,6 +67,13 @@ fn program_that_is_not_executable_is_an_error_that_names_it(bed: &Bed) -> Result
         .run()?
         .expect_code(126)?
         .expect_error(&["/etc/passwd"])?;
+    Ok(())
+}
+
+/// It has masked no interrupt then, and unmasked none; the status was that of an orderly end.
+fn kernel_that_dies_before_its_drivers_is_a_panic_too(bed: &Bed) -> Result<()> {
+    let no_drivers = ["--cmdline", "initcall_blacklist=virtio_mmio_init"];
+    bed.shell("true").with(no_drivers).run()?.expect_error(&["panic"])?;
     Ok(())
 }
 

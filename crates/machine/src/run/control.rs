@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::exit::{Cause, Report, VcpuFault};
+use crate::exit::{Cause, Drivers, Report, VcpuFault};
 
 /// Shared by the vCPU threads, the thread in `run`, the root share and every handle.
 #[derive(Default)]
@@ -21,7 +21,7 @@ struct State {
     parked: u32,
 }
 
-/// Why the vCPUs stop; whether the guest's drivers were live is asked once they have.
+/// Why the vCPUs stop; what the guest's drivers were doing is asked once they have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Reset,
@@ -30,12 +30,10 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// `drivers_live` is asked only where it matters.
-    pub(crate) fn cause(self, drivers_live: impl FnOnce() -> bool) -> Cause {
+    /// `drivers` is asked only where it matters.
+    pub(crate) fn cause(self, drivers: impl FnOnce() -> Drivers) -> Cause {
         match self {
-            Self::Reset => Cause::Reset {
-                drivers_live: drivers_live(),
-            },
+            Self::Reset => Cause::Reset { drivers: drivers() },
             Self::Stopped => Cause::Stopped,
             Self::Fault(fault) => Cause::Fault(fault),
         }

@@ -25,6 +25,8 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) around: Surroundings,
     pub(crate) wires: Wires,
+    /// The kernel is known to take its devices before its init runs.
+    pub(crate) drivers_first: bool,
     /// Keeps guest memory mapped for as long as a vCPU can run.
     pub(crate) mem: Memory,
 }
@@ -59,6 +61,7 @@ impl Machine {
             vcpus,
             around,
             mem: _mem,
+            drivers_first,
             wires: _,
         } = self;
         let threads = start(vcpus, &around);
@@ -75,7 +78,7 @@ impl Machine {
             // A vCPU thread that panicked has printed why; the machine ends all the same.
             let _ = thread.join();
         }
-        let cause = end.cause(|| around.irqchip.drivers_live());
+        let cause = end.cause(|| around.drivers(drivers_first));
         if let Some(counts) = around.irqchip.counts() {
             tracing::debug!(?counts, "the split irqchip is done");
         }

@@ -6,7 +6,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::control::{Control, End, Next};
 use crate::bus::MmioBus;
-use crate::exit::VcpuFault;
+use crate::exit::{Drivers, VcpuFault};
 use crate::irqchip::InterruptControllers;
 use crate::legacy::PortBus;
 use crate::sys;
@@ -18,6 +18,19 @@ pub(crate) struct Surroundings {
     pub(crate) mmio: Arc<MmioBus>,
     pub(crate) ports: Arc<PortBus>,
     pub(crate) irqchip: InterruptControllers,
+}
+
+impl Surroundings {
+    /// What the guest's drivers have left behind. `drivers_first` when they take devices before init runs.
+    pub(crate) fn drivers(&self, drivers_first: bool) -> Drivers {
+        if self.irqchip.drivers_live() {
+            Drivers::Live
+        } else if drivers_first && !self.mmio.has_run() {
+            Drivers::Missing
+        } else {
+            Drivers::Quiet
+        }
+    }
 }
 
 /// One vCPU and its number.
