@@ -7,7 +7,10 @@ use std::path::Path;
 use crate::config::{Mount, MountKind};
 use crate::contract;
 use crate::fault::Fault;
-use crate::sys::{self, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_SHARED};
+use crate::read_ahead;
+use crate::sys::{
+    self, FUSE_SUPER_MAGIC, MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_RELATIME, MS_SHARED,
+};
 
 struct KernelFileSystem {
     name: &'static str,
@@ -75,6 +78,7 @@ pub(crate) fn mount_those_of_the_kernel() {
     // Containers in the guest expect what systemd sets up: mounts that propagate.
     let _ = sys::mount("none", "/", "", MS_REC | MS_SHARED, "");
     link_descriptors();
+    read_ahead::widen(Path::new("/"));
 }
 
 fn link_descriptors() {
@@ -115,7 +119,9 @@ pub(crate) fn mount(mount: &Mount) -> Result<(), Fault> {
 
 fn mount_share(tag: &str, target: &str, read_only: u64) -> Result<(), Fault> {
     sys::mount(tag, target, "virtiofs", MS_RELATIME | read_only, "")
-        .map_err(|error| Fault::set_up(format!("cannot mount the share {tag:?} on {target:?}: {error}")))
+        .map_err(|error| Fault::set_up(format!("cannot mount the share {tag:?} on {target:?}: {error}")))?;
+    read_ahead::widen(Path::new(target));
+    Ok(())
 }
 
 /// A file system has a folder for its root, so the file comes in one. That is mounted aside, over our own folder, which
@@ -170,7 +176,6 @@ fn create_file_mount_point(target: &Path) -> io::Result<()> {
 }
 
 fn is_the_guests_own(folder: &Path) -> bool {
-    const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
     sys::file_system_magic(folder).is_ok_and(|magic| magic != FUSE_SUPER_MAGIC)
 }
 

@@ -15,6 +15,7 @@ mod json;
 mod network;
 mod ports;
 mod program;
+mod read_ahead;
 mod read_config;
 mod streams;
 mod supervise;

@@ -107,6 +107,9 @@ pub(crate) fn unmount(target: &str) -> io::Result<()> {
     result(unsafe { unmount_at(target.as_ptr(), MNT_DETACH) })
 }
 
+/// What statfs(2) says of FUSE.
+pub(crate) const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
 /// `f_type` of `statfs(2)`.
 pub(crate) fn file_system_magic(path: &Path) -> io::Result<u64> {
     let path = c_string(path.as_os_str().as_bytes())?;
