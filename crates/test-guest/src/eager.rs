@@ -1,17 +1,28 @@
 //! A driver that is never done.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::bitmap::BS;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
+    GuestRegionMmap, MemoryRegionAddress, VolatileSlice,
+};
 
 use crate::{Descriptor, Guest, SplitRing, descriptor_flags};
 
 /// Guest memory whose driver makes one more malformed chain available each time the device looks, as one that runs on
 /// another processor can.
 pub struct EagerDriver<'a> {
-    mem: &'a GuestMemoryMmap<()>,
+    regions: Vec<EagerRegion<'a>>,
+    left: Rc<Cell<u32>>,
+}
+
+/// A region of such memory.
+pub struct EagerRegion<'a> {
+    inner: &'a GuestRegionMmap<()>,
     avail_idx: GuestAddress,
-    left: Cell<u32>,
+    left: Rc<Cell<u32>>,
 }
 
 impl<'a> EagerDriver<'a> {
@@ -27,10 +38,15 @@ impl<'a> EagerDriver<'a> {
         for slot in 0..ring.size() {
             ring.set_avail_entry(guest.mem(), slot, 0);
         }
-        Self {
-            mem: guest.mem(),
+        let left = Rc::new(Cell::new(chains));
+        let region = |inner| EagerRegion {
+            inner,
             avail_idx: GuestAddress(ring.avail_ring() + 2),
-            left: Cell::new(chains),
+            left: Rc::clone(&left),
+        };
+        Self {
+            regions: guest.mem().iter().map(region).collect(),
+            left,
         }
     }
 
@@ -40,19 +56,40 @@ impl<'a> EagerDriver<'a> {
     }
 }
 
-impl GuestMemoryBackend for EagerDriver<'_> {
-    type R = <GuestMemoryMmap<()> as GuestMemoryBackend>::R;
-
-    fn find_region(&self, addr: GuestAddress) -> Option<&Self::R> {
-        if addr == self.avail_idx && self.left() > 0 {
-            self.left.set(self.left() - 1);
-            let idx: u16 = self.mem.read_obj(addr).unwrap();
-            self.mem.write_obj(idx.wrapping_add(1), addr).unwrap();
-        }
-        self.mem.find_region(addr)
-    }
+impl<'a> GuestMemoryBackend for EagerDriver<'a> {
+    type R = EagerRegion<'a>;
 
     fn iter(&self) -> impl Iterator<Item = &Self::R> {
-        self.mem.iter()
+        self.regions.iter()
     }
 }
+
+impl GuestMemoryRegion for EagerRegion<'_> {
+    type B = ();
+
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.inner.start_addr()
+    }
+
+    fn bitmap(&self) -> BS<'_, ()> {}
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_, BS<'_, ()>>, GuestMemoryError> {
+        let looked_at = self.inner.to_region_addr(self.avail_idx) == Some(offset);
+        if looked_at && self.left.get() > 0 {
+            self.left.set(self.left.get() - 1);
+            let idx: u16 = self.inner.read_obj(offset)?;
+            self.inner.write_obj(idx.wrapping_add(1), offset)?;
+        }
+        GuestMemoryRegion::get_slice(self.inner, offset, count)
+    }
+}
+
+impl GuestMemoryRegionBytes for EagerRegion<'_> {}

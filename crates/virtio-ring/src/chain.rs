@@ -1,7 +1,7 @@
 //! One descriptor chain as two byte streams.
 
 use vm_memory::bitmap::MS;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::ChainError;
 use crate::memory;
@@ -31,30 +31,35 @@ impl Chain {
 
     /// The index of the first descriptor, which [`Ring::push_used`](crate::Ring::push_used) takes.
     #[must_use]
+    #[inline]
     pub fn head(&self) -> u16 {
         self.head
     }
 
     /// How many bytes the device may read.
     #[must_use]
+    #[inline]
     pub fn readable_len(&self) -> usize {
         self.readable_len as usize
     }
 
     /// How many bytes the device may write.
     #[must_use]
+    #[inline]
     pub fn writable_len(&self) -> usize {
         self.writable_len as usize
     }
 
     /// The buffers to read from, in order, empty ones left out.
     #[must_use]
+    #[inline]
     pub fn readable_segments(&self) -> &[Segment] {
         self.segments.get(..self.readable_segments).unwrap_or_default()
     }
 
     /// The buffers to write to, in order, empty ones left out.
     #[must_use]
+    #[inline]
     pub fn writable_segments(&self) -> &[Segment] {
         self.segments.get(self.readable_segments..).unwrap_or_default()
     }
@@ -64,13 +69,14 @@ impl Chain {
     ///
     /// # Errors
     /// When fewer than `buf.len()` bytes are there; `buf` is then untouched. When guest memory fails.
+    #[inline]
     pub fn read_at<M: GuestMemoryBackend>(&self, mem: &M, offset: usize, buf: &mut [u8]) -> Result<(), ChainError> {
         check_range(offset, buf.len(), self.readable_len())?;
+        let mut slices = self.readable_slices(mem, offset, buf.len());
         let mut rest = buf;
-        for slice in self.readable_slices(mem, offset, rest.len()) {
-            let slice = slice?;
+        while let Some(slice) = slices.next_part()? {
             let (now, later) = rest.split_at_mut(slice.len().min(rest.len()));
-            slice.read_slice(now, 0).map_err(vm_memory::GuestMemoryError::from)?;
+            slice.copy_to(now);
             rest = later;
         }
         Ok(())
@@ -80,29 +86,34 @@ impl Chain {
     ///
     /// # Errors
     /// When there is no room for all of `buf`; nothing is written then. When guest memory fails.
+    #[inline]
     pub fn write_at<M: GuestMemoryBackend>(&self, mem: &M, offset: usize, buf: &[u8]) -> Result<(), ChainError> {
         check_range(offset, buf.len(), self.writable_len())?;
+        let mut slices = self.writable_slices(mem, offset, buf.len());
         let mut rest = buf;
-        for slice in self.writable_slices(mem, offset, rest.len()) {
-            let slice = slice?;
+        while let Some(slice) = slices.next_part()? {
             let (now, later) = rest.split_at(slice.len().min(rest.len()));
-            slice.write_slice(now, 0).map_err(vm_memory::GuestMemoryError::from)?;
+            slice.copy_from(now);
             rest = later;
         }
         Ok(())
     }
 
     /// At most `limit` readable bytes from `offset` on, as slices of contiguous host memory.
+    #[inline]
     pub fn readable_slices<'a, M: GuestMemoryBackend>(
         &'a self,
         mem: &'a M,
         offset: usize,
         limit: usize,
     ) -> Slices<'a, M> {
-        Slices::new(mem, self.readable_segments(), offset, limit)
+        // What is writable comes after all that is readable, so the limit keeps it out.
+        let left = self.readable_len().saturating_sub(offset);
+        Slices::new(mem, &self.segments, offset, limit.min(left))
     }
 
     /// At most `limit` writable bytes from `offset` on, as slices of contiguous host memory.
+    #[inline]
     pub fn writable_slices<'a, M: GuestMemoryBackend>(
         &'a self,
         mem: &'a M,
@@ -112,6 +123,7 @@ impl Chain {
         Slices::new(mem, self.writable_segments(), offset, limit)
     }
 
+    #[inline]
     pub(crate) fn restart(&mut self, head: u16) {
         self.head = head;
         self.segments.clear();
@@ -120,17 +132,17 @@ impl Chain {
         self.writable_len = 0;
     }
 
+    #[inline]
     pub(crate) fn has_writable(&self) -> bool {
-        self.segments.len() > self.readable_segments
+        self.writable_len > 0
     }
 
-    /// False when the chain would hold more bytes than a used element can tell.
+    /// False when the chain would hold more bytes than a used element can tell, which readable and writable ones
+    /// together never do.
     #[must_use]
+    #[inline]
     pub(crate) fn append(&mut self, addr: GuestAddress, len: u32, writable: bool) -> bool {
-        let Some(room) = (u32::MAX - self.readable_len).checked_sub(self.writable_len) else {
-            return false;
-        };
-        if len > room {
+        if len > u32::MAX - self.readable_len - self.writable_len {
             return false;
         }
         if writable {
@@ -144,6 +156,7 @@ impl Chain {
     }
 }
 
+#[inline]
 fn check_range(offset: usize, len: usize, available: usize) -> Result<(), ChainError> {
     match offset.checked_add(len) {
         Some(end) if end <= available => Ok(()),
@@ -163,6 +176,7 @@ pub struct Slices<'a, M> {
 }
 
 impl<'a, M: GuestMemoryBackend> Slices<'a, M> {
+    #[inline]
     fn new(mem: &'a M, segments: &'a [Segment], offset: usize, limit: usize) -> Self {
         let mut slices = Self {
             mem,
@@ -175,6 +189,7 @@ impl<'a, M: GuestMemoryBackend> Slices<'a, M> {
         slices
     }
 
+    #[inline]
     fn skip_bytes(&mut self, mut offset: usize) {
         for &(addr, len) in self.segments.by_ref() {
             let len = len as usize;
@@ -187,32 +202,37 @@ impl<'a, M: GuestMemoryBackend> Slices<'a, M> {
         }
     }
 
-    fn take_part(&mut self) -> Result<VolatileSlice<'a, MS<'a, M>>, ChainError> {
+    #[inline]
+    fn next_part(&mut self) -> Result<Option<VolatileSlice<'a, MS<'a, M>>>, ChainError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.left_in_segment == 0 {
+            let Some(&(addr, len)) = self.segments.next() else {
+                return Ok(None);
+            };
+            self.at = addr;
+            self.left_in_segment = len as usize;
+        }
         let part = memory::first_part(self.mem, self.at, self.left_in_segment.min(self.left))?;
         self.left_in_segment -= part.len();
         self.left -= part.len();
-        self.at = memory::advance(self.at, part.len(), self.left_in_segment)?;
-        Ok(part)
+        // A segment does not pass the end of the address space, or it would not be in the chain.
+        self.at = GuestAddress(self.at.0.wrapping_add(part.len() as u64));
+        Ok(Some(part))
     }
 }
 
 impl<'a, M: GuestMemoryBackend> Iterator for Slices<'a, M> {
     type Item = Result<VolatileSlice<'a, MS<'a, M>>, ChainError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        if self.left_in_segment == 0 {
-            let &(addr, len) = self.segments.next()?;
-            self.at = addr;
-            self.left_in_segment = len as usize;
-        }
-        let part = self.take_part();
+        let part = self.next_part();
         if part.is_err() {
             self.left = 0;
         }
-        Some(part)
+        part.transpose()
     }
 }
 

@@ -18,25 +18,31 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     pub(crate) const LEN: u16 = 16;
 
-    pub(crate) fn parse(bytes: [u8; Self::LEN as usize]) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+    /// From the two halves of its 16 bytes, as they are in memory.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each field is a part of the second half")]
+    pub(crate) fn parse(halves: [u64; 2]) -> Self {
+        let [addr, rest] = halves.map(u64::from_le);
         Self {
-            addr: GuestAddress(u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7])),
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-            flags: u16::from_le_bytes([f0, f1]),
-            next: u16::from_le_bytes([n0, n1]),
+            addr: GuestAddress(addr),
+            len: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
         }
     }
 
     /// The index of the descriptor that follows in the same table.
+    #[inline]
     pub(crate) fn next(self) -> Option<u16> {
         (self.flags & NEXT != 0).then_some(self.next)
     }
 
+    #[inline]
     pub(crate) fn is_writable(self) -> bool {
         self.flags & WRITE != 0
     }
 
+    #[inline]
     pub(crate) fn is_indirect(self) -> bool {
         self.flags & INDIRECT != 0
     }

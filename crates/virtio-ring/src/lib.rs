@@ -27,6 +27,7 @@ mod walk;
 pub use chain::{Chain, Segment, Slices};
 pub use error::{ChainError, RingError};
 pub use hold::Hold;
+pub use memory::Nearby;
 pub use ring::Ring;
 
 #[cfg(doctest)]

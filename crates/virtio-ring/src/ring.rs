@@ -1,13 +1,15 @@
 //! The rings of a split virtqueue.
 
 use std::num::Wrapping;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
+use crate::memory::Nearby;
 use crate::walk::{self, Malformed, Table};
-use crate::{Chain, RingError, memory};
+use crate::{Chain, RingError};
 
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 const USED_F_NO_NOTIFY: u16 = 1;
@@ -25,7 +27,8 @@ const USED_ENTRY_LEN: u64 = 8;
 pub struct Ring {
     queue: Queue,
     indirect_negotiated: bool,
-    stopped: bool,
+    /// The driver has enabled it and it did not stop since.
+    ready: bool,
     /// The driver's index as last read: entries before it can be taken without another look.
     avail_idx: Wrapping<u16>,
     next_avail: Wrapping<u16>,
@@ -36,7 +39,7 @@ pub struct Ring {
     in_flight: u16,
     /// The last entry taken is a chain that the device has, and was not undone yet.
     undoable: bool,
-    malformed: u64,
+    malformed: Arc<AtomicU64>,
 }
 
 impl Ring {
@@ -48,14 +51,14 @@ impl Ring {
         let next_used = Wrapping(queue.next_used());
         Self {
             indirect_negotiated: true,
-            stopped: false,
+            ready: queue.ready() && queue.size().is_power_of_two(),
             avail_idx: next_avail,
             next_avail,
             next_used,
             published: next_used,
             in_flight: (next_avail - next_used).0,
             undoable: false,
-            malformed: 0,
+            malformed: Arc::default(),
             queue,
         }
     }
@@ -65,6 +68,14 @@ impl Ring {
     #[must_use]
     pub fn with_indirect(mut self, negotiated: bool) -> Self {
         self.indirect_negotiated = negotiated;
+        self
+    }
+
+    /// Counts malformed chains on in `counter`, which outlives the ring. Only the first is logged: a driver that resets
+    /// its device again and again is one line, not one for each reset.
+    #[must_use]
+    pub fn with_malformed_counter(mut self, counter: Arc<AtomicU64>) -> Self {
+        self.malformed = counter;
         self
     }
 
@@ -79,7 +90,7 @@ impl Ring {
     /// False for a queue that the driver left disabled and for a ring that stopped: both are always empty.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.queue.ready() && self.queue.size().is_power_of_two() && !self.stopped
+        self.ready
     }
 
     /// The queue size, in chains.
@@ -88,10 +99,10 @@ impl Ring {
         self.queue.size()
     }
 
-    /// How many malformed chains were given back unused.
+    /// How many malformed chains were given back unused, by this ring and those that shared its counter.
     #[must_use]
     pub fn malformed(&self) -> u64 {
-        self.malformed
+        self.malformed.load(Ordering::Relaxed)
     }
 
     /// How many chains were taken and not yet given back.
@@ -108,7 +119,8 @@ impl Ring {
     /// # Errors
     /// When the ring itself is broken. It is stopped then: later calls find nothing.
     pub fn pop<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &mut Chain) -> Result<bool, RingError> {
-        if !self.has_available(mem)? {
+        let mem = &Nearby::new(mem);
+        if !self.sees_available(mem)? {
             return Ok(false);
         }
         let table = Table {
@@ -143,13 +155,7 @@ impl Ring {
     /// # Errors
     /// As [`pop`](Self::pop).
     pub fn has_available<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        if !self.is_ready() {
-            return Ok(false);
-        }
-        if self.next_avail == self.avail_idx {
-            self.load_avail_idx(mem)?;
-        }
-        Ok(self.next_avail != self.avail_idx)
+        self.sees_available(&Nearby::new(mem))
     }
 
     /// Puts a chain into the used ring. `len` is the number of bytes written to its writable part. The driver sees it
@@ -158,17 +164,7 @@ impl Ring {
     /// # Errors
     /// When no chain is out, or the used ring is not in guest memory.
     pub fn push_used<M: GuestMemoryBackend>(&mut self, mem: &M, head: u16, len: u32) -> Result<(), RingError> {
-        if self.in_flight == 0 || head >= self.queue.size() {
-            return Err(RingError::NotPopped { head });
-        }
-        let slot = u64::from(self.slot(self.next_used));
-        let element = u64::from(head) | (u64::from(len) << 32);
-        let at = offset(self.queue.used_ring(), ENTRIES + slot * USED_ENTRY_LEN);
-        let written = at.and_then(|at| memory::write(mem, at, &element.to_le_bytes()));
-        self.or_stop(written)?;
-        self.next_used += 1;
-        self.in_flight -= 1;
-        Ok(())
+        self.push_element(&Nearby::new(mem), head, len)
     }
 
     /// How many chains were pushed and not published.
@@ -188,23 +184,17 @@ impl Ring {
         if old == new {
             return Ok(false);
         }
-        let stored =
-            offset(self.queue.used_ring(), IDX).and_then(|at| memory::store(mem, at, new.0.to_le(), Ordering::Release));
-        self.or_stop(stored)?;
+        let mem = &Nearby::new(mem);
+        self.store_used(mem, IDX, new.0, Ordering::Release)?;
         self.published = new;
         // The driver writes used_event and then looks at used.idx; we did the reverse. Without the fence both could
         // see the old value, and the interrupt would be lost.
         fence(Ordering::SeqCst);
         if self.queue.event_idx_enabled() {
-            let event = self.load_u16(
-                mem,
-                self.queue.avail_ring(),
-                self.after_avail_entries(),
-                Ordering::Relaxed,
-            )?;
+            let event = self.load_avail(mem, self.after_avail_entries(), Ordering::Relaxed)?;
             return Ok(new - event - Wrapping(1) < new - old);
         }
-        let flags = self.load_u16(mem, self.queue.avail_ring(), 0, Ordering::Relaxed)?;
+        let flags = self.load_avail(mem, 0, Ordering::Relaxed)?;
         Ok(flags.0 & AVAIL_F_NO_INTERRUPT == 0)
     }
 
@@ -214,14 +204,15 @@ impl Ring {
     /// # Errors
     /// As [`pop`](Self::pop).
     pub fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        if !self.is_ready() {
+        if !self.ready {
             return Ok(false);
         }
+        let mem = &Nearby::new(mem);
         if self.queue.event_idx_enabled() {
             let at = ENTRIES + u64::from(self.queue.size()) * USED_ENTRY_LEN;
-            self.store_used(mem, at, self.next_avail.0)?;
+            self.store_used(mem, at, self.next_avail.0, Ordering::Relaxed)?;
         } else {
-            self.store_used(mem, 0, 0)?;
+            self.store_used(mem, 0, 0, Ordering::Relaxed)?;
         }
         // As in publish: our store must be visible before we look.
         fence(Ordering::SeqCst);
@@ -235,18 +226,32 @@ impl Ring {
     /// When the used ring is not in guest memory.
     pub fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
         // With EVENT_IDX the driver notifies once per avail_event, which is left where it was.
-        if !self.is_ready() || self.queue.event_idx_enabled() {
+        if !self.ready || self.queue.event_idx_enabled() {
             return Ok(());
         }
-        self.store_used(mem, 0, USED_F_NO_NOTIFY)
+        self.store_used(&Nearby::new(mem), 0, USED_F_NO_NOTIFY, Ordering::Relaxed)
     }
 
-    fn take_head<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<u16, RingError> {
-        let slot = u64::from(self.slot(self.next_avail));
-        let at = ENTRIES + slot * AVAIL_ENTRY_LEN;
-        let head = self.load_u16(mem, self.queue.avail_ring(), at, Ordering::Relaxed)?.0;
+    #[inline]
+    fn sees_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
+        if !self.ready {
+            return Ok(false);
+        }
+        if self.next_avail == self.avail_idx {
+            self.load_avail_idx(mem)?;
+        }
+        Ok(self.next_avail != self.avail_idx)
+    }
+
+    #[inline]
+    fn take_head<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<u16, RingError> {
+        let at = ENTRIES + u64::from(self.slot(self.next_avail)) * AVAIL_ENTRY_LEN;
+        let head = match mem.read::<u16>(self.queue.avail_ring(), at) {
+            Ok(head) => u16::from_le(head),
+            Err(error) => return Err(self.stop(error)),
+        };
         if head >= self.queue.size() {
-            self.stopped = true;
+            self.ready = false;
             return Err(RingError::HeadOutOfRange {
                 head,
                 size: self.queue.size(),
@@ -258,26 +263,46 @@ impl Ring {
         Ok(head)
     }
 
+    #[cold]
     fn give_back_malformed<M: GuestMemoryBackend>(
         &mut self,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         head: u16,
         reason: &Malformed,
     ) -> Result<(), RingError> {
-        if self.malformed == 0 {
+        if self.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(head, %reason, "malformed descriptor chain given back; further ones are only counted");
         }
-        self.malformed = self.malformed.saturating_add(1);
-        self.push_used(mem, head, 0)
+        self.push_element(mem, head, 0)
+    }
+
+    #[inline]
+    fn push_element<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        head: u16,
+        len: u32,
+    ) -> Result<(), RingError> {
+        if self.in_flight == 0 || head >= self.queue.size() {
+            return Err(RingError::NotPopped { head });
+        }
+        let at = ENTRIES + u64::from(self.slot(self.next_used)) * USED_ENTRY_LEN;
+        let element = u64::from(head) | (u64::from(len) << 32);
+        if let Err(error) = mem.write(self.queue.used_ring(), at, element.to_le()) {
+            return Err(self.stop(error));
+        }
+        self.next_used += 1;
+        self.in_flight -= 1;
+        Ok(())
     }
 
     /// A driver cannot have more chains out than the queue holds, whether we took them already or not.
-    fn load_avail_idx<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+    fn load_avail_idx<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         // Acquire: the entries and descriptors that the index covers are read after it.
-        let idx = self.load_u16(mem, self.queue.avail_ring(), IDX, Ordering::Acquire)?;
+        let idx = self.load_avail(mem, IDX, Ordering::Acquire)?;
         let out = (idx - self.next_used).0;
         if out > self.queue.size() || out < self.in_flight {
-            self.stopped = true;
+            self.ready = false;
             return Err(RingError::Broken {
                 avail_idx: idx.0,
                 next_used: self.next_used.0,
@@ -288,42 +313,47 @@ impl Ring {
         Ok(())
     }
 
+    #[inline]
     fn slot(&self, index: Wrapping<u16>) -> u16 {
         index.0 & self.queue.size().wrapping_sub(1)
     }
 
     /// Where used_event is.
+    #[inline]
     fn after_avail_entries(&self) -> u64 {
         ENTRIES + u64::from(self.queue.size()) * AVAIL_ENTRY_LEN
     }
 
-    fn load_u16<M: GuestMemoryBackend>(
+    #[inline]
+    fn load_avail<M: GuestMemoryBackend>(
         &mut self,
-        mem: &M,
-        ring: u64,
+        mem: &Nearby<'_, M>,
         at: u64,
         order: Ordering,
     ) -> Result<Wrapping<u16>, RingError> {
-        let loaded = offset(ring, at).and_then(|addr| memory::load(mem, addr, order));
-        self.or_stop(loaded).map(|value: u16| Wrapping(u16::from_le(value)))
+        match mem.load::<u16>(self.queue.avail_ring(), at, order) {
+            Ok(value) => Ok(Wrapping(u16::from_le(value))),
+            Err(error) => Err(self.stop(error)),
+        }
     }
 
-    fn store_used<M: GuestMemoryBackend>(&mut self, mem: &M, at: u64, value: u16) -> Result<(), RingError> {
-        let stored = offset(self.queue.used_ring(), at)
-            .and_then(|addr| memory::store(mem, addr, value.to_le(), Ordering::Relaxed));
-        self.or_stop(stored)
+    #[inline]
+    fn store_used<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        at: u64,
+        value: u16,
+        order: Ordering,
+    ) -> Result<(), RingError> {
+        match mem.store(self.queue.used_ring(), at, value.to_le(), order) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.stop(error)),
+        }
     }
 
-    fn or_stop<T>(&mut self, result: Result<T, GuestMemoryError>) -> Result<T, RingError> {
-        result.map_err(|error| {
-            self.stopped = true;
-            RingError::Memory(error)
-        })
+    #[cold]
+    fn stop(&mut self, error: GuestMemoryError) -> RingError {
+        self.ready = false;
+        RingError::Memory(error)
     }
-}
-
-fn offset(base: u64, by: u64) -> Result<GuestAddress, GuestMemoryError> {
-    base.checked_add(by)
-        .map(GuestAddress)
-        .ok_or(GuestMemoryError::GuestAddressOverflow)
 }

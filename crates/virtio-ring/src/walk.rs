@@ -4,7 +4,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use crate::Chain;
 use crate::descriptor::Descriptor;
-use crate::memory;
+use crate::memory::Nearby;
 
 /// The longest indirect table taken, unless the queue is larger. Virtio forbids chains longer than the queue
 /// (2.7.5.3.1) but Linux sends them when it may use indirect tables; 1024 is IOV_MAX, which no Linux driver passes.
@@ -41,7 +41,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    fn descriptor<M: GuestMemoryBackend>(&self, mem: &M, index: u16) -> Result<Descriptor, Malformed> {
+    #[inline]
+    fn descriptor<M: GuestMemoryBackend>(&self, mem: &Nearby<'_, M>, index: u16) -> Result<Descriptor, Malformed> {
         if index >= self.entries {
             return Err(Malformed::IndexOutOfRange {
                 index,
@@ -49,30 +50,27 @@ impl Table {
             });
         }
         let offset = u64::from(index) * u64::from(Descriptor::LEN);
-        let addr = self
-            .addr
-            .0
-            .checked_add(offset)
-            .ok_or(GuestMemoryError::GuestAddressOverflow)?;
-        let mut bytes = [0; Descriptor::LEN as usize];
-        memory::read(mem, GuestAddress(addr), &mut bytes)?;
-        Ok(Descriptor::parse(bytes))
+        Ok(Descriptor::parse(mem.read(self.addr.0, offset)?))
     }
 
-    /// Calls `visit` for each descriptor from `first` on; stops at the end of the chain.
+    /// Appends what starts at descriptor `first`, until the chain ends or goes on in the indirect table that is returned.
+    #[inline]
     fn follow<M: GuestMemoryBackend>(
         &self,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         first: u16,
-        mut visit: impl FnMut(Descriptor) -> Result<(), Malformed>,
-    ) -> Result<(), Malformed> {
+        chain: &mut Chain,
+    ) -> Result<Option<Descriptor>, Malformed> {
         let mut index = first;
         for _ in 0..self.entries {
             let descriptor = self.descriptor(mem, index)?;
-            visit(descriptor)?;
+            if descriptor.is_indirect() {
+                return Ok(Some(descriptor));
+            }
+            append(mem, descriptor, chain)?;
             match descriptor.next() {
                 Some(next) => index = next,
-                None => return Ok(()),
+                None => return Ok(None),
             }
         }
         Err(Malformed::Loop)
@@ -80,31 +78,35 @@ impl Table {
 }
 
 /// Fills `chain` with what starts at `head` of the queue's `table`.
+#[inline]
 pub(crate) fn walk<M: GuestMemoryBackend>(
-    mem: &M,
+    mem: &Nearby<'_, M>,
     table: Table,
     head: u16,
     indirect_negotiated: bool,
     chain: &mut Chain,
 ) -> Result<(), Malformed> {
     chain.restart(head);
-    table.follow(mem, head, |descriptor| {
-        if !descriptor.is_indirect() {
-            return append(mem, descriptor, chain);
-        }
-        if !indirect_negotiated {
-            return Err(Malformed::IndirectNotNegotiated);
-        }
-        if descriptor.next().is_some() {
-            return Err(Malformed::IndirectMisplaced);
-        }
-        indirect_table(descriptor, table.entries)?.follow(mem, 0, |inner| {
-            if inner.is_indirect() {
-                return Err(Malformed::IndirectMisplaced);
-            }
-            append(mem, inner, chain)
-        })
-    })
+    match table.follow(mem, head, chain)? {
+        None => Ok(()),
+        Some(_) if !indirect_negotiated => Err(Malformed::IndirectNotNegotiated),
+        Some(indirect) => walk_indirect(mem, indirect, table.entries, chain),
+    }
+}
+
+fn walk_indirect<M: GuestMemoryBackend>(
+    mem: &Nearby<'_, M>,
+    indirect: Descriptor,
+    queue_size: u16,
+    chain: &mut Chain,
+) -> Result<(), Malformed> {
+    if indirect.next().is_some() {
+        return Err(Malformed::IndirectMisplaced);
+    }
+    match indirect_table(indirect, queue_size)?.follow(mem, 0, chain)? {
+        None => Ok(()),
+        Some(_) => Err(Malformed::IndirectMisplaced),
+    }
 }
 
 /// The table may be at any address: no alignment is asked for (2.7.5.3).
@@ -122,7 +124,12 @@ fn indirect_table(descriptor: Descriptor, queue_size: u16) -> Result<Table, Malf
     }
 }
 
-fn append<M: GuestMemoryBackend>(mem: &M, descriptor: Descriptor, chain: &mut Chain) -> Result<(), Malformed> {
+#[inline]
+fn append<M: GuestMemoryBackend>(
+    mem: &Nearby<'_, M>,
+    descriptor: Descriptor,
+    chain: &mut Chain,
+) -> Result<(), Malformed> {
     let Descriptor { addr, len, .. } = descriptor;
     // An empty descriptor is no buffer: it may point anywhere and orders nothing.
     if len == 0 {
@@ -131,7 +138,7 @@ fn append<M: GuestMemoryBackend>(mem: &M, descriptor: Descriptor, chain: &mut Ch
     if !descriptor.is_writable() && chain.has_writable() {
         return Err(Malformed::ReadableAfterWritable);
     }
-    if !memory::contains(mem, addr, len) {
+    if !mem.contain(addr, len) {
         return Err(Malformed::OutsideMemory { addr: addr.0, len });
     }
     if chain.append(addr, len, descriptor.is_writable()) {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Pair, device_ring, queue_at};
 use test_guest::{Buffer, Guest, SplitRing};
 use virtio_queue::{Queue, QueueT};
@@ -237,6 +239,38 @@ fn indices_wrap_at_65536_without_a_trace() {
         }
         assert!(device.publish(guest.mem()).unwrap(), "round {round}");
         assert_eq!(driver.poll_all_used(guest.mem()).len(), 3);
+    }
+}
+
+#[test]
+fn used_element_across_two_regions_is_written_whole() {
+    let guest = Guest::with_regions(&[(0, 0x4000), (0x4000, 0x4000)]);
+    let mut driver = SplitRing::at(0x1000, 0x2000, 0x4000 - 8, 4);
+    let mut device = device_ring(&driver);
+    driver.add(guest.mem(), &[Buffer::readable(0x3000, 1)]).unwrap();
+    let mut chain = Chain::new();
+    device.pop(guest.mem(), &mut chain).unwrap();
+
+    device.push_used(guest.mem(), chain.head(), 0x0102_0304).unwrap();
+    device.publish(guest.mem()).unwrap();
+
+    let used = driver.used_element(guest.mem(), 0);
+    assert_eq!((used.id, used.len), (u32::from(chain.head()), 0x0102_0304));
+}
+
+#[test]
+fn rings_that_share_a_counter_go_on_counting_malformed_chains() {
+    let counter = Arc::default();
+    for count in 1..=2 {
+        let mut pair = Pair::new(4);
+        pair.device = device_ring(&pair.driver).with_malformed_counter(Arc::clone(&counter));
+        pair.driver
+            .add(pair.guest.mem(), &[Buffer::readable(u64::MAX, 9)])
+            .unwrap();
+
+        assert_eq!(pair.pop(), None);
+
+        assert_eq!(pair.device.malformed(), count);
     }
 }
 

@@ -1,5 +1,8 @@
 //! The queue registers: what the driver wrote, unchecked until DRIVER_OK.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use virtio_queue::{Queue, QueueState, QueueT};
 use virtio_ring::Ring;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
@@ -38,6 +41,8 @@ struct QueueRegisters {
     desc: u64,
     avail: u64,
     used: u64,
+    /// Malformed chains since the transport was made: reset does not clear it, or each one would be a line in the log.
+    malformed: Arc<AtomicU64>,
 }
 
 impl Queues {
@@ -54,7 +59,7 @@ impl Queues {
     pub(crate) fn reset(&mut self) {
         self.selected = 0;
         for queue in &mut self.queues {
-            *queue = QueueRegisters::new(queue.max_size);
+            queue.reset();
         }
     }
 
@@ -87,7 +92,9 @@ impl Queues {
             let built = queue
                 .build(mem, features & F_EVENT_IDX != 0)
                 .ok_or_else(|| queue.invalid(index))?;
-            Ok(Ring::new(built).with_indirect(features & F_INDIRECT_DESC != 0))
+            Ok(Ring::new(built)
+                .with_indirect(features & F_INDIRECT_DESC != 0)
+                .with_malformed_counter(Arc::clone(&queue.malformed)))
         };
         self.queues.iter().enumerate().map(build).collect()
     }
@@ -106,7 +113,15 @@ impl QueueRegisters {
             desc: 0,
             avail: 0,
             used: 0,
+            malformed: Arc::default(),
         }
+    }
+
+    fn reset(&mut self) {
+        *self = Self {
+            malformed: Arc::clone(&self.malformed),
+            ..Self::new(self.max_size)
+        };
     }
 
     fn write(&mut self, offset: u64, value: u32) -> bool {

@@ -4,7 +4,8 @@
 mod common;
 
 use common::{FEATURES, Setup, TestHost};
-use test_guest::{Guest, SplitRing, register as reg, status};
+use test_guest::{Buffer, Guest, SplitRing, log_lines, register as reg, status};
+use virtio_ring::Chain;
 
 const QUEUE_REGISTERS: [u64; 8] = [
     reg::QUEUE_SIZE,
@@ -263,4 +264,28 @@ fn interrupt_acknowledged_before_driver_ok_does_nothing() {
     setup.driver.write(reg::INTERRUPT_ACK, u32::MAX);
 
     assert_eq!(setup.driver.driver_ok(), 0xf);
+}
+
+/// A guest's driver can reset its device as often as it likes.
+#[test]
+fn malformed_chain_after_each_reset_is_one_line_in_the_log_and_counted() {
+    let lines = log_lines("virtio_ring", || {
+        let mut setup = Setup::new();
+        for round in 1..=20 {
+            setup.start();
+            let Setup { guest, rings, .. } = &mut setup;
+            let mem = guest.shared_mem();
+            let [first, _] = rings;
+            *first = SplitRing::new(first.desc_table(), first.size()).starting_at(&mem, 0);
+            first
+                .add(&mem, &[Buffer::readable(u64::MAX, 1)])
+                .expect("room in the ring");
+            let ring = &mut setup.worker().rings[0];
+            assert!(!ring.pop(&*mem, &mut Chain::new()).unwrap());
+            assert_eq!(ring.malformed(), round);
+            setup.driver.reset();
+        }
+    });
+
+    assert_eq!(lines, 1);
 }

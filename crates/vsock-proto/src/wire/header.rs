@@ -54,6 +54,7 @@ impl HeaderView {
     }
 
     /// All fields as a value.
+    #[inline]
     pub fn to_header(&self) -> Header {
         Header {
             src_cid: self.src_cid.get(),
@@ -97,12 +98,14 @@ pub struct Header {
 
 impl Header {
     /// Reads a header from its bytes. Any bytes are one; whether it makes sense is decided later.
+    #[inline]
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Header {
         let view: &HeaderView = zerocopy::transmute_ref!(bytes);
         view.to_header()
     }
 
     /// The header's bytes.
+    #[inline]
     pub fn emit(&self) -> [u8; HEADER_LEN] {
         zerocopy::transmute!(HeaderView {
             src_cid: self.src_cid.into(),
