@@ -12,7 +12,7 @@ use benches::vsock::{Crowd, LINUX_RX_LEN, Rig, packet, queue};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use test_guest::{Guest, SplitRing};
 use virtio_queue::{Queue, QueueOwnedT};
-use virtio_ring::{Chain, Ring};
+use virtio_ring::{Chain, Nearby, Ring};
 use virtio_vsock::packet::VsockPacket;
 use virtio_vsock_tsi::vsock_proto::wire::{HEADER_LEN, Header, MAX_PAYLOAD_LEN, Op, PacketType};
 
@@ -65,12 +65,13 @@ fn header() -> Header {
 #[library_benchmark]
 #[bench::of_64(ours(sent()))]
 fn tx_chain_ours((guest, mut ring, mut chain): (Guest, Ring, Chain)) -> Guest {
+    let mem = &Nearby::new(guest.mem());
     let mut taken = 0;
-    while ring.pop(guest.mem(), &mut chain).expect("a sound ring") {
+    while ring.pop(mem, &mut chain).expect("a sound ring") {
         let mut bytes = [0; HEADER_LEN];
-        chain.read_at(guest.mem(), 0, &mut bytes).expect("a header");
+        chain.read_at(mem, 0, &mut bytes).expect("a header");
         let header = black_box(Header::parse(&bytes));
-        for slice in chain.readable_slices(guest.mem(), HEADER_LEN, header.len as usize) {
+        for slice in chain.readable_slices(mem, HEADER_LEN, header.len as usize) {
             black_box(slice.expect("in memory").len());
         }
         taken += 1;
@@ -108,13 +109,14 @@ fn tx_chain_virtio_vsock((guest, mut queue): (Guest, Queue)) -> Guest {
 #[library_benchmark]
 #[bench::of_64(ours(posted()))]
 fn rx_chain_ours((guest, mut ring, mut chain): (Guest, Ring, Chain)) -> Guest {
+    let mem = &Nearby::new(guest.mem());
     let mut taken = 0;
-    while ring.pop(guest.mem(), &mut chain).expect("a sound ring") {
+    while ring.pop(mem, &mut chain).expect("a sound ring") {
         let room = chain.writable_len() - HEADER_LEN;
-        for slice in chain.writable_slices(guest.mem(), HEADER_LEN, room) {
+        for slice in chain.writable_slices(mem, HEADER_LEN, room) {
             black_box(slice.expect("in memory").len());
         }
-        let written = chain.write_at(guest.mem(), 0, &black_box(header()).emit());
+        let written = chain.write_at(mem, 0, &black_box(header()).emit());
         written.expect("room for a header");
         taken += 1;
     }
@@ -153,7 +155,7 @@ fn rx_chain_virtio_vsock((guest, mut queue): (Guest, Queue)) -> Guest {
 #[bench::one_packet_of_1_byte(Rig::with_sent(1, 1))]
 #[bench::eight_packets_of_1_byte(Rig::with_sent(8, 1))]
 #[bench::one_packet_of_64_kib(Rig::with_sent(1, 64 << 10))]
-fn handler_tx(mut rig: Rig) -> Rig {
+fn handler_tx(mut rig: Box<Rig>) -> Box<Rig> {
     rig.serve();
     rig
 }
@@ -162,7 +164,7 @@ fn handler_tx(mut rig: Rig) -> Rig {
 #[bench::one_packet_of_1_byte(Rig::with_waiting(1, 1))]
 #[bench::eight_packets_of_1_byte(Rig::with_waiting(8, 1))]
 #[bench::eighteen_packets_of_64_kib(Rig::with_waiting(64 << 10, 64 << 10))]
-fn handler_rx(mut rig: Rig) -> Rig {
+fn handler_rx(mut rig: Box<Rig>) -> Box<Rig> {
     rig.serve();
     rig
 }
@@ -171,7 +173,7 @@ fn handler_rx(mut rig: Rig) -> Rig {
 #[bench::of_1(Crowd::new(1))]
 #[bench::of_100(Crowd::new(100))]
 #[bench::of_10000(Crowd::new(10_000))]
-fn muxer_poll_idle(mut crowd: Crowd) -> (bool, Crowd) {
+fn muxer_poll_idle(mut crowd: Box<Crowd>) -> (bool, Box<Crowd>) {
     (crowd.poll_idle(), crowd)
 }
 
@@ -179,7 +181,7 @@ fn muxer_poll_idle(mut crowd: Crowd) -> (bool, Crowd) {
 #[bench::of_1(Crowd::new(1))]
 #[bench::of_100(Crowd::new(100))]
 #[bench::of_10000(Crowd::new(10_000))]
-fn muxer_poll_one_ready(mut crowd: Crowd) -> Crowd {
+fn muxer_poll_one_ready(mut crowd: Box<Crowd>) -> Box<Crowd> {
     black_box(crowd.poll_ready()).expect("100 bytes go out");
     crowd
 }
@@ -188,7 +190,7 @@ fn muxer_poll_one_ready(mut crowd: Crowd) -> Crowd {
 #[bench::of_1(Crowd::new(1))]
 #[bench::of_100(Crowd::new(100))]
 #[bench::of_10000(Crowd::new(10_000))]
-fn muxer_receive(mut crowd: Crowd) -> Crowd {
+fn muxer_receive(mut crowd: Box<Crowd>) -> Box<Crowd> {
     crowd.receive();
     crowd
 }
@@ -197,7 +199,7 @@ fn muxer_receive(mut crowd: Crowd) -> Crowd {
 #[bench::of_1(Crowd::new(1))]
 #[bench::of_100(Crowd::new(100))]
 #[bench::of_10000(Crowd::new(10_000))]
-fn muxer_next_deadline(crowd: Crowd) -> Crowd {
+fn muxer_next_deadline(crowd: Box<Crowd>) -> Box<Crowd> {
     black_box(crowd.next_deadline());
     crowd
 }

@@ -81,7 +81,7 @@ impl StreamService for Null {
     }
 }
 
-/// A handler with one open stream.
+/// A handler with one open stream. Boxed, so that a bench does not count moving it.
 pub struct Rig {
     driver: VsockPeer,
     handler: Handler,
@@ -95,7 +95,7 @@ impl Rig {
     /// # Panics
     /// When the stream does not open, which is a defect of the bench.
     #[must_use]
-    pub fn new(piece: usize) -> Rig {
+    pub fn new(piece: usize) -> Box<Rig> {
         let budget = Arc::new(AtomicUsize::new(0));
         let theirs = Arc::clone(&budget);
         let service = Route::Service {
@@ -117,12 +117,12 @@ impl Rig {
             event: Ring::new(queue(&driver.event)),
         };
         let handler = config.into_handler().expect("one route cannot contradict itself");
-        let mut rig = Rig {
+        let mut rig = Box::new(Rig {
             driver,
             handler,
             queues,
             budget,
-        };
+        });
         rig.driver.send(&packet(1, Vec::new()));
         rig.serve();
         rig.driver.poll();
@@ -132,7 +132,7 @@ impl Rig {
 
     /// The guest has sent so many packets with so many bytes each; the first pass, with its allocations, is over.
     #[must_use]
-    pub fn with_sent(packets: usize, len: usize) -> Rig {
+    pub fn with_sent(packets: usize, len: usize) -> Box<Rig> {
         let mut rig = Rig::new(0);
         for _ in 0..2 {
             rig.serve();
@@ -145,7 +145,7 @@ impl Rig {
 
     /// The host has so many bytes for the guest, in such pieces; the first pass, with its allocations, is over.
     #[must_use]
-    pub fn with_waiting(bytes: usize, piece: usize) -> Rig {
+    pub fn with_waiting(bytes: usize, piece: usize) -> Box<Rig> {
         let mut rig = Rig::new(piece);
         for _ in 0..2 {
             rig.serve();
@@ -179,7 +179,7 @@ impl Rig {
     }
 }
 
-/// A muxer with open connections of the host's clients, nothing to do for any, and one of them.
+/// A muxer with open connections of the host's clients, nothing to do for any, and one of them. Boxed as well.
 pub struct Crowd {
     mux: Muxer,
     one: ProxyId,
@@ -192,7 +192,7 @@ impl Crowd {
     /// # Panics
     /// When one does not open, which is a defect of the bench.
     #[must_use]
-    pub fn new(connections: u32) -> Crowd {
+    pub fn new(connections: u32) -> Box<Crowd> {
         let mut config = Config::new(Cid::DEFAULT_GUEST);
         config.limits = Limits {
             proxies: connections as usize,
@@ -203,7 +203,7 @@ impl Crowd {
         let opened = (0..connections).map(|port| open(&mut mux, 1024 + port));
         let all: Vec<_> = opened.collect();
         let (one, header) = all[all.len() / 2];
-        Crowd { mux, one, header }
+        Box::new(Crowd { mux, one, header })
     }
 
     /// Asks for something to send when there is nothing.

@@ -47,7 +47,7 @@ impl<'a, B: BitmapSlice> Parts<'a, B> {
     }
 
     pub(crate) fn slices(&self) -> impl Iterator<Item = &VolatileSlice<'a, B>> {
-        self.slices.iter().flatten()
+        self.slices.iter().take(self.count).flatten()
     }
 
     fn mark_written(&self, bytes: usize) {

@@ -163,6 +163,10 @@ impl Stream {
 
     /// What is to be done with the host socket, one step a call.
     pub(crate) fn host_step(&mut self) -> Option<HostStep> {
+        // As nearly always: neither side has ended anything.
+        if self.guest_done.is_empty() && self.host_done.is_empty() {
+            return None;
+        }
         let flushed = self.window.unflushed() == 0;
         if (self.guest_done.is_all() && flushed) || self.host_done.is_all() {
             return Some(HostStep::Finish);

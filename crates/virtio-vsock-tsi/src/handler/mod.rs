@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use virtio_ring::{Chain, Hold, Ring, RingError};
+use virtio_ring::{Chain, Hold, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::{Muxer, Stats};
 
@@ -151,6 +151,7 @@ impl<B: Backend> Handler<B> {
         mem: &M,
         watcher: &mut dyn Watcher,
     ) -> Result<Served, RingError> {
+        let mem = &Nearby::new(mem);
         let mut served = Served::default();
         for round in 1.. {
             queues.tx.disable_notification(mem)?;

@@ -173,11 +173,10 @@ impl<B: Backend> Handler<B> {
         max_bytes: usize,
         max_packets: usize,
     ) -> Result<(), RingError> {
-        let stats = self.mux.stats().clone();
         let appetite = self.endpoints.get(id).map_or(1, |endpoint| endpoint.appetite);
         let max_packets = max_packets.min(appetite);
         let (mut buffers, mut room) = (1, self.rx.capacity_of(0));
-        while buffers < max_packets && room < max_bytes && self.rx.take(ring, mem, buffers + 1, &stats)? {
+        while buffers < max_packets && room < max_bytes && self.rx.take(ring, mem, buffers + 1, self.mux.stats())? {
             room += self.rx.capacity_of(buffers);
             buffers += 1;
         }
@@ -242,10 +241,10 @@ impl<B: Backend> Handler<B> {
         let Body::Stream(stream) = &mut endpoint.body else {
             return broken();
         };
-        let parts = match receive_parts(mem, self.rx.taken.iter().take(buffers), max_bytes) {
-            Ok(parts) => parts,
-            Err(error) => return (0, Err(error)),
-        };
+        let mut parts = Parts::new();
+        if let Err(error) = receive_parts(mem, self.rx.taken.iter().take(buffers), max_bytes, &mut parts) {
+            return (0, Err(error));
+        }
         let asked = parts.bytes();
         let result = match stream {
             HostStream::Socket(fd) => sys::receive(fd.as_fd(), &parts),
@@ -311,9 +310,10 @@ impl<B: Backend> Handler<B> {
         let Some(Body::Datagram(fd)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
             return DatagramRead::Empty;
         };
-        let Ok(parts) = receive_parts(mem, self.rx.taken.iter().take(1), usize::MAX) else {
+        let mut parts = Parts::new();
+        if receive_parts(mem, self.rx.taken.iter().take(1), usize::MAX, &mut parts).is_err() {
             return DatagramRead::Empty;
-        };
+        }
         // Errors are those of datagrams sent earlier; each is reported once.
         let result = (0..4)
             .map(|_| sys::receive_datagram(fd.as_fd(), &parts))
@@ -356,20 +356,21 @@ impl<B: Backend> Handler<B> {
     }
 }
 
-/// The payload parts of buffers, `max_bytes` at most. Buffers that do not fit wholly are left out after the first.
+/// Adds the payload parts of buffers, `max_bytes` at most. Buffers that do not fit wholly are left out after the first.
+/// Into a place of the caller's: to hand so many parts back would copy a KiB.
 fn receive_parts<'a, M: GuestMemoryBackend>(
     mem: &'a M,
     chains: impl Iterator<Item = &'a Chain>,
     max_bytes: usize,
-) -> io::Result<Parts<'a, MS<'a, M>>> {
-    let mut parts = Parts::new();
+    parts: &mut Parts<'a, MS<'a, M>>,
+) -> io::Result<()> {
     for chain in chains {
         let limit = capacity(chain).min(max_bytes.saturating_sub(parts.bytes()));
         for slice in chain.writable_slices(mem, HEADER_LEN, limit) {
             if !parts.push(slice.map_err(io::Error::other)?) {
-                return Ok(parts);
+                return Ok(());
             }
         }
     }
-    Ok(parts)
+    Ok(())
 }

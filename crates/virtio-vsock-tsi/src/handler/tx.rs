@@ -189,8 +189,9 @@ impl<B: Backend> Handler<B> {
             false => None,
         };
         let name = peer.as_ref().map(|peer| &peer.addr);
-        let (parts, taken) = payload_parts(mem, chain, 0, len).ok()?;
-        if taken == len {
+        let mut parts = Parts::new();
+        payload_parts(mem, chain, 0, len, &mut parts).ok()?;
+        if parts.bytes() == len {
             // An error that an earlier datagram left behind is reported once, instead of this one's.
             return retry_once(|| sys::send(fd.as_fd(), &parts, name)).ok().map(drop);
         }
@@ -236,21 +237,20 @@ fn retry_once(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> 
     }
 }
 
-/// As much of a chain's payload as one call takes, and how many bytes that is.
+/// Adds as much of a chain's payload as one call takes.
 fn payload_parts<'a, M: GuestMemoryBackend>(
     mem: &'a M,
     chain: &'a Chain,
     from: usize,
     len: usize,
-) -> Result<(Parts<'a, MS<'a, M>>, usize), ChainError> {
-    let mut parts = Parts::new();
+    parts: &mut Parts<'a, MS<'a, M>>,
+) -> Result<(), ChainError> {
     for slice in chain.readable_slices(mem, HEADER_LEN + from, len) {
         if !parts.push(slice?) {
             break;
         }
     }
-    let bytes = parts.bytes();
-    Ok((parts, bytes))
+    Ok(())
 }
 
 /// Sends a chain's payload as far as the socket takes it.
@@ -262,11 +262,12 @@ fn send_payload<M: GuestMemoryBackend>(
 ) -> io::Result<usize> {
     let mut done = 0;
     while done < len {
-        let (parts, bytes) = payload_parts(mem, chain, done, len - done).map_err(io::Error::other)?;
+        let mut parts = Parts::new();
+        payload_parts(mem, chain, done, len - done, &mut parts).map_err(io::Error::other)?;
         match sys::send(fd, &parts, None) {
             Ok(sent) => {
                 done += sent;
-                if sent < bytes {
+                if sent < parts.bytes() {
                     break;
                 }
             }

@@ -384,22 +384,23 @@ impl Muxer {
 
     /// After any change of a stream: passes shutdowns on, and queues it for what it has to say.
     fn settle(&mut self, id: ProxyId) {
-        while let Some(step) = self.stream_mut(id).and_then(Stream::host_step) {
+        let Some(proxy) = self.table.get_mut(id) else { return };
+        let State::Stream(stream) = &mut proxy.state else {
+            return;
+        };
+        while let Some(step) = stream.host_step() {
             match step {
                 HostStep::ShutdownRead => self.actions.push_back(Action::ShutdownRead { id }),
                 HostStep::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite { id }),
                 HostStep::Finish => return self.reset_stream(id, false),
             }
         }
-        let Some(proxy) = self.table.get_mut(id) else { return };
-        let State::Stream(stream) = &mut proxy.state else {
-            return;
-        };
         let readable = proxy.readable && stream.wants_data();
-        if readable && stream.credit.is_exhausted() && stream.request_credit() {
+        let stalled = readable && stream.credit.is_exhausted();
+        if stalled && stream.request_credit() {
             self.stats.credit_stalls.count();
         }
-        let (urgent, data) = (stream.has_pending(), readable && !stream.credit.is_exhausted());
+        let (urgent, data) = (stream.has_pending(), readable && !stalled);
         if urgent {
             self.table.enqueue(id, Turn::Urgent);
         }
