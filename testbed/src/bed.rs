@@ -14,7 +14,7 @@ pub(crate) struct Bed {
     pub(crate) tessera: PathBuf,
     /// The guest kernel.
     pub(crate) kernel: PathBuf,
-    /// A root folder with busybox and wget.
+    /// A root folder with busybox and wget, or a Debian.
     pub(crate) root: PathBuf,
 }
 

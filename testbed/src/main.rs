@@ -7,6 +7,7 @@ mod bed;
 mod blob;
 mod cases;
 mod demo;
+mod metadata;
 mod pseudo_terminal;
 mod real_mode;
 mod runner;
@@ -31,7 +32,7 @@ struct Arguments {
     /// The guest kernel
     #[arg(long)]
     kernel: PathBuf,
-    /// A root folder with busybox and wget
+    /// A root folder with busybox and wget, or a Debian
     #[arg(long)]
     root: PathBuf,
     #[command(subcommand)]
@@ -45,6 +46,9 @@ enum Command {
         /// Only those whose name contains this
         #[arg(default_value = "")]
         part: String,
+        /// Those whose root folder is a Debian, in place of the others
+        #[arg(long)]
+        debian: bool,
     },
     /// Runs the cases whose names come from standard input, each in a process of its own
     Serve,
@@ -81,7 +85,8 @@ fn run(arguments: Arguments) -> Result<()> {
     } = arguments;
     let bed = Bed { tessera, kernel, root };
     match command {
-        Command::List { part } => runner::list(&part),
+        Command::List { part, debian: false } => runner::list(cases::all(), &part),
+        Command::List { part, debian: true } => runner::list(cases::debian(), &part),
         Command::Serve => runner::serve(&bed),
         Command::Case { name } => runner::run_one(&bed, &name),
         Command::Demo => demo::run(&bed),

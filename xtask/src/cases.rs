@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::lines::Lines;
-use crate::setup::Bed;
+use crate::setup::Service;
 
 /// What `guest-cases serve` says when it can take a name, and after the report of a case.
 const READY: &str = "ready for a case";
@@ -29,20 +29,17 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// changes the word of pending interrupts without a lock at a guest's exit, and what that costs is a guest now and then.
 const ATTEMPTS: usize = 2;
 
-/// Runs the cases whose name contains `part`; fails when one fails or there is none.
-pub(crate) fn run(bed: &Bed, part: &str) -> Result<()> {
-    let names = bed.case_names(part)?;
-    ensure!(!names.is_empty(), "no guest case has {part:?} in its name");
-    let workers = bed.workers().min(names.len());
-    let service = bed.service()?;
+/// Runs these cases; fails when one fails.
+pub(crate) fn run(names: Vec<String>, service: &Service<'_>) -> Result<()> {
+    let workers = service.workers().min(names.len());
     let waiting = Mutex::new(names.into_iter());
     let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
     let (sender, outcomes) = mpsc::channel();
     thread::scope(|scope| {
         for number in 0..workers {
-            let (service, next, sender) = (&service, &next, sender.clone());
+            let (next, sender) = (&next, sender.clone());
             scope.spawn(move || {
-                let mut worker = Worker::new(|| service.start(number), bed.is_nested());
+                let mut worker = Worker::new(|| service.start(number), service.is_emulated());
                 while let Some(name) = next() {
                     let _ = sender.send(worker.run(&name));
                 }

@@ -91,7 +91,8 @@ fn update_lists() -> Result<()> {
     })
 }
 
-fn as_root(arguments: &[&str]) -> Result<Command> {
+/// A command with the rights of root, by sudo where we are not root.
+pub(crate) fn as_root(arguments: &[&str]) -> Result<Command> {
     let am_root = quiet(Command::new("id").arg("-u"))?.trim() == "0";
     let (program, rest) = match arguments {
         [program, rest @ ..] => (*program, rest),

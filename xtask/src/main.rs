@@ -63,8 +63,14 @@ enum Command {
         /// Where to measure; everywhere when none is named
         sides: Vec<versus::Side>,
     },
-    /// Runs pjdfstest and fsx in guests of the outer host, and pjdfstest on its tmpfs
-    Suites,
+    /// Runs what takes too long for every change in guests of the outer host
+    Suites {
+        /// Suites to run; all when none is named
+        suites: Vec<suites::Suite>,
+        /// Of the suite debian, only cases whose name contains this
+        #[arg(long)]
+        case: Option<String>,
+    },
     /// Fuzzes one target
     Fuzz {
         /// A file of fuzz/fuzz_targets, without its suffix
@@ -92,7 +98,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::prepare().map(drop),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Versus { sides } => versus::run(&sides),
-        Command::Suites => suites::run(),
+        Command::Suites { suites, case } => suites::run(&suites, case.as_deref()),
         Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
     }
 }

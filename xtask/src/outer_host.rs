@@ -26,6 +26,15 @@ const MODULES: [&str; 6] = [
     "fs/overlayfs/overlay",
     "drivers/net/tun",
 ];
+/// What a disk needs besides, in the order of their dependencies; ext4 is built in.
+const DISK_MODULES: [&str; 6] = [
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+];
 /// Room for a guest of 4 GiB.
 pub(crate) const MEMORY_MIB: u64 = 6144;
 /// How long a program that has much to do at a time may say nothing.
@@ -35,8 +44,11 @@ const STATUS_LINE: &str = "outer host: status ";
 /// An emulated machine that can be started.
 pub(crate) struct OuterHost {
     vmlinuz: PathBuf,
-    modules: Vec<PathBuf>,
+    /// The folder of the kernel's modules.
+    tree: PathBuf,
+    modules: Vec<&'static str>,
     busybox: PathBuf,
+    disk: Option<PathBuf>,
 }
 
 /// A timer's interrupt that comes at the moment of a guest's exit is now and then lost (QEMU 7.2 changes the word of pending
@@ -56,24 +68,42 @@ impl OuterHost {
         }
         let vmlinuz = only_entry(&unpacked.join("boot"), "vmlinuz-")?;
         let tree = only_entry(&unpacked.join("lib/modules"), "")?.join("kernel");
-        let modules = MODULES.iter().map(|module| tree.join(format!("{module}.ko"))).collect();
         Ok(Self {
             vmlinuz,
-            modules,
+            tree,
+            modules: MODULES.to_vec(),
             busybox: guest_root::busybox()?,
+            disk: None,
         })
     }
 
+    /// Adds a disk, an image of an ext4 file system that is found at `/disk`. What is written there is gone with the machine.
+    pub(crate) fn with_disk(mut self, image: PathBuf) -> Self {
+        self.modules.extend(DISK_MODULES);
+        self.disk = Some(image);
+        self
+    }
+
     /// An image of the machine in which the test bed's program is run with these arguments.
-    pub(crate) fn image(&self, parts: &Parts, arguments: &str) -> Result<PathBuf> {
-        let guest_cases = "/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root /bed/root";
+    pub(crate) fn image(&self, parts: &Parts, root: &Path, arguments: &str) -> Result<PathBuf> {
+        let mut archive = self.archive_of_cases(parts, "/bed/root", arguments)?;
+        archive.copy_tree(root, Path::new("bed/root"))?;
+        written(&archive)
+    }
+
+    /// The same for a root folder that is on the disk.
+    pub(crate) fn image_with_root_at(&self, root: &str, parts: &Parts, arguments: &str) -> Result<PathBuf> {
+        written(&self.archive_of_cases(parts, root, arguments)?)
+    }
+
+    fn archive_of_cases(&self, parts: &Parts, root: &str, arguments: &str) -> Result<Archive> {
+        let guest_cases = format!("/bed/guest-cases --tessera /bed/tessera --kernel /bed/kernel --root {root}");
         let mut archive = self.archive(&format!("{guest_cases} {arguments}"))?;
         for (program, name) in [(&parts.tessera, "tessera"), (&parts.guest_cases, "guest-cases")] {
             add_program(&mut archive, program, name)?;
         }
         archive.copy(&parts.kernel, "bed/kernel")?;
-        archive.copy_tree(&parts.root, Path::new("bed/root"))?;
-        written(&archive)
+        Ok(archive)
     }
 
     /// Boots the machine with an archive, and gives each line that its program prints to `tell`.
@@ -115,6 +145,10 @@ impl OuterHost {
             .args(["-serial", "stdio"]);
         qemu.arg("-kernel").arg(&self.vmlinuz).arg("-initrd").arg(image);
         qemu.args(["-append", KERNEL_WORDS]);
+        if let Some(disk) = &self.disk {
+            let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
+            qemu.args(["-drive", &drive]);
+        }
         let stderr = File::create(paths::testbed().join(format!("qemu-{name}.log")))?;
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         qemu.spawn().context("cannot start qemu-system-x86_64")
@@ -123,15 +157,16 @@ impl OuterHost {
     /// What every outer host consists of; `command` is a line of shell that is run in it.
     pub(crate) fn archive(&self, command: &str) -> Result<Archive> {
         let mut archive = Archive::default();
-        for folder in ["dev", "proc", "sys", "tmp", "run", "root", "bin"] {
+        for folder in ["dev", "proc", "sys", "tmp", "run", "root", "bin", "disk"] {
             archive.folder(folder);
         }
         archive.copy(&self.busybox, "bin/busybox")?;
         for module in &self.modules {
-            let name = module.file_name().context("a module has a name")?;
-            archive.copy(module, Path::new("modules").join(name))?;
+            let file = self.tree.join(format!("{module}.ko"));
+            let name = file.file_name().context("a module has a name")?;
+            archive.copy(&file, Path::new("modules").join(name))?;
         }
-        let modules: Vec<_> = MODULES.iter().filter_map(|module| module.rsplit('/').next()).collect();
+        let modules: Vec<_> = self.modules.iter().filter_map(|path| path.rsplit('/').next()).collect();
         let init = include_str!("outer_host_init.sh")
             .replace("@MODULES@", &modules.join(" "))
             .replace("@COMMAND@", command)

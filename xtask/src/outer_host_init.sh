@@ -13,6 +13,9 @@ exec </dev/ttyS1 >/dev/ttyS1 2>&1
 for module in @MODULES@; do
     insmod "/modules/$module.ko"
 done
+if [ -b /dev/vda ]; then
+    mount -t ext4 /dev/vda /disk
+fi
 ip link set lo up
 export HOME=/root
 @COMMAND@

@@ -1,17 +1,17 @@
 //! Everything that a guest of the test bed needs, and the choice of the machine that it runs on.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::outer_host::{Clock, MEMORY_MIB, OuterHost, PATIENCE};
 use crate::step::{cargo, quiet, shown, step};
 use crate::{guest_kernel, guest_root, paths};
 
-/// The files of a run.
+/// The files of a run, besides the guest's root folder.
 pub(crate) struct Parts {
     /// Our program.
     pub(crate) tessera: PathBuf,
@@ -19,8 +19,6 @@ pub(crate) struct Parts {
     pub(crate) guest_cases: PathBuf,
     /// The guest kernel.
     pub(crate) kernel: PathBuf,
-    /// The guest's root folder.
-    pub(crate) root: PathBuf,
 }
 
 /// Where guests run.
@@ -31,9 +29,10 @@ pub(crate) enum Host {
     Nested(OuterHost),
 }
 
-/// Parts and a host, ready to run guests.
+/// All that guests are run with, and where.
 pub(crate) struct Bed {
     parts: Parts,
+    root: PathBuf,
     host: Host,
 }
 
@@ -41,23 +40,7 @@ pub(crate) struct Bed {
 pub(crate) fn prepare() -> Result<Bed> {
     fs::create_dir_all(paths::testbed())?;
     let root = guest_root::prepare()?;
-    step("building our programs (release)", || {
-        shown(&mut cargo(&[
-            "build",
-            "--release",
-            "-p",
-            "tessera-vmm",
-            "-p",
-            "tessera-testbed",
-        ]))
-    })?;
-    let kernel = guest_kernel::prepare()?;
-    let parts = Parts {
-        tessera: paths::release_program("tessera"),
-        guest_cases: paths::release_program("guest-cases"),
-        kernel,
-        root,
-    };
+    let parts = parts()?;
     let host = match why_kvm_cannot_boot() {
         None => {
             eprintln!("    Guests run on this machine's KVM.");
@@ -68,7 +51,26 @@ pub(crate) fn prepare() -> Result<Bed> {
             Host::Nested(OuterHost::prepare()?)
         }
     };
-    Ok(Bed { parts, host })
+    Ok(Bed { parts, root, host })
+}
+
+/// Builds our programs and fetches the guest kernel.
+pub(crate) fn parts() -> Result<Parts> {
+    step("building our programs (release)", || {
+        shown(&mut cargo(&[
+            "build",
+            "--release",
+            "-p",
+            "tessera-vmm",
+            "-p",
+            "tessera-testbed",
+        ]))
+    })?;
+    Ok(Parts {
+        tessera: paths::release_program("tessera"),
+        guest_cases: paths::release_program("guest-cases"),
+        kernel: guest_kernel::prepare()?,
+    })
 }
 
 /// Our program alone.
@@ -79,49 +81,48 @@ pub(crate) fn tessera() -> Result<PathBuf> {
     Ok(paths::release_program("tessera"))
 }
 
+impl Parts {
+    /// A call of the test bed's program for guests with this root folder.
+    fn cases(&self, root: &Path) -> Command {
+        let mut command = Command::new(&self.guest_cases);
+        command.arg("--tessera").arg(&self.tessera);
+        command.arg("--kernel").arg(&self.kernel);
+        command.arg("--root").arg(root);
+        command
+    }
+
+    /// The names that `guest-cases list` prints for these arguments, of the cases that take longest first.
+    pub(crate) fn case_names(&self, arguments: &[&str]) -> Result<Vec<String>> {
+        // No case is run, so no root folder is looked at.
+        let names = quiet(self.cases(Path::new("/")).arg("list").args(arguments))?;
+        ensure!(!names.is_empty(), "no guest case is named like {}", arguments.join(" "));
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+}
+
 impl Bed {
     /// Runs the demo of the test bed's program on the host, passing on what it prints.
     pub(crate) fn demo(&self) -> Result<()> {
         match &self.host {
-            Host::This => shown(self.guest_cases().arg("demo")),
+            Host::This => shown(self.parts.cases(&self.root).arg("demo")),
             Host::Nested(outer) => {
-                let image = outer.image(&self.parts, "demo")?;
+                let image = outer.image(&self.parts, &self.root, "demo")?;
                 outer.boot_image(&image, Clock::Host, PATIENCE, |line| println!("{line}"))
             }
         }
     }
 
-    /// The names of the cases that contain `part`, those that take longest first.
+    /// The names of the cases that contain `part`.
     pub(crate) fn case_names(&self, part: &str) -> Result<Vec<String>> {
-        let names = quiet(self.guest_cases().args(["list", part]))?;
-        Ok(names.lines().map(str::to_owned).collect())
-    }
-
-    /// How many cases this machine's processors and memory can run at a time.
-    pub(crate) fn workers(&self) -> usize {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        match &self.host {
-            Host::This => processors,
-            Host::Nested(_) => processors
-                .min((available_mib() / MEMORY_MIB).try_into().unwrap_or(1))
-                .max(1),
-        }
+        self.parts.case_names(&[part])
     }
 
     /// What starts processes that run cases.
     pub(crate) fn service(&self) -> Result<Service<'_>> {
         Ok(match &self.host {
             Host::This => Service::This(self),
-            Host::Nested(outer) => Service::Nested(outer, outer.image(&self.parts, "serve")?),
+            Host::Nested(outer) => Service::Nested(outer, outer.image(&self.parts, &self.root, "serve")?),
         })
-    }
-
-    fn guest_cases(&self) -> Command {
-        let mut command = Command::new(&self.parts.guest_cases);
-        command.arg("--tessera").arg(&self.parts.tessera);
-        command.arg("--kernel").arg(&self.parts.kernel);
-        command.arg("--root").arg(&self.parts.root);
-        command
     }
 
     /// Whether guests run on an emulated machine.
@@ -132,7 +133,9 @@ impl Bed {
 
 /// Starts `guest-cases serve` where guests can boot.
 pub(crate) enum Service<'a> {
+    /// On this machine.
     This(&'a Bed),
+    /// On emulated machines that boot this image.
     Nested(&'a OuterHost, PathBuf),
 }
 
@@ -142,11 +145,27 @@ impl Service<'_> {
         match self {
             Self::Nested(outer, image) => outer.start(image, &number.to_string(), Clock::Host),
             Self::This(bed) => {
-                let mut command = bed.guest_cases();
+                let mut command = bed.parts.cases(&bed.root);
                 command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
                 command.spawn().context("cannot start guest-cases")
             }
         }
+    }
+
+    /// How many cases this machine's processors and memory can run at a time.
+    pub(crate) fn workers(&self) -> usize {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        match self {
+            Self::This(_) => processors,
+            Self::Nested(..) => processors
+                .min((available_mib() / MEMORY_MIB).try_into().unwrap_or(1))
+                .max(1),
+        }
+    }
+
+    /// Whether its guests run on emulated machines.
+    pub(crate) fn is_emulated(&self) -> bool {
+        matches!(self, Self::Nested(..))
     }
 }
 

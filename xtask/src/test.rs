@@ -83,7 +83,8 @@ fn unit() -> Result<()> {
 }
 
 fn guest(case: Option<&str>) -> Result<()> {
-    cases::run(&setup::prepare()?, case.unwrap_or_default())
+    let bed = setup::prepare()?;
+    cases::run(bed.case_names(case.unwrap_or_default())?, &bed.service()?)
 }
 
 fn docs() -> Result<()> {

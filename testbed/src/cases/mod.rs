@@ -2,6 +2,7 @@
 
 mod console;
 mod cpus;
+mod debian;
 mod embedding;
 mod errors;
 mod irqchip;
@@ -42,7 +43,12 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// All cases, in the order in which they are run.
+/// The cases whose root folder is a Debian.
+pub(crate) fn debian() -> Vec<Case> {
+    debian::cases()
+}
+
+/// All others, in the order in which they are run.
 pub(crate) fn all() -> Vec<Case> {
     [
         kvm::cases(),

@@ -1,0 +1,42 @@
+# The second version has fewer files and another configuration.
+build() {
+    rm -rf bird
+    mkdir -p bird/DEBIAN bird/usr/bin bird/usr/share/bird bird/etc bird/var/lib/bird
+    cat >bird/DEBIAN/control <<END
+Package: bird
+Version: $1
+Architecture: all
+Maintainer: Nobody <nobody@localhost>
+Depends: python3
+Description: sings
+END
+    echo /etc/bird.conf >bird/DEBIAN/conffiles
+    echo "song=$1" >bird/etc/bird.conf
+    printf '#!/bin/sh\necho chirp %s\n' "$1" >bird/usr/bin/bird
+    chmod 4755 bird/usr/bin/bird
+    ln bird/usr/bin/bird bird/usr/bin/bird-too
+    ln -s bird bird/usr/bin/bird-link
+    for number in $(seq "$2"); do
+        echo "$1 $number" >bird/usr/share/bird/$number
+    done
+    cat >bird/DEBIAN/postinst <<'END'
+#!/bin/sh
+set -e
+getent passwd birdy >/dev/null || useradd --system --no-create-home birdy
+chown birdy:birdy /var/lib/bird
+chmod 2775 /var/lib/bird
+END
+    chmod 755 bird/DEBIAN/postinst
+    dpkg-deb --build --root-owner-group bird "bird_$1.deb" >/dev/null
+}
+install() {
+    build "$1" "$2"
+    apt install "./bird_$1.deb"
+    dpkg-query -W -f '${Version}: ${Status}\n' bird
+    dpkg --verify bird
+    dpkg --audit
+    bird-link
+    echo "$(ls /usr/share/bird | wc -l) files"
+}
+install 1 60
+install 2 30
