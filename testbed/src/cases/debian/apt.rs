@@ -11,16 +11,13 @@ use crate::bed::Bed;
 /// What belongs to the package and what it makes, in the guest's root.
 const OF_THE_PACKAGE: [&str; 4] = ["usr/bin/bird", "usr/share/bird", "etc/bird.conf", "var/lib/bird"];
 
-pub(super) fn apt_installs_upgrades_and_purges_a_local_package(bed: &Bed) -> Result<()> {
+pub(super) fn apt_installs_a_local_package_and_dpkg_upgrades_and_purges_it(bed: &Bed) -> Result<()> {
     let work = Work::new(bed)?;
-    let common = include_str!("guest/apt.sh");
-    let install = format!("{common}\n{}", include_str!("guest/apt_install.sh"));
-    let outcome = work.guest(bed, &install)?.run()?;
+    let outcome = work.guest(bed, include_str!("guest/apt_install.sh"))?.run()?;
     let wanted = "1: install ok installed\nchirp 1\n60 files\n2: install ok installed\nchirp 2\n30 files\n";
     outcome.expect_code(0)?.expect_text(wanted)?;
     expect_installed(bed)?;
-    let purge = format!("{common}\n{}", include_str!("guest/apt_purge.sh"));
-    let outcome = work.guest(bed, &purge)?.run()?;
+    let outcome = work.guest(bed, include_str!("guest/apt_purge.sh"))?.run()?;
     outcome.expect_code(0)?.expect_text("chirp 2\npurged\n")?;
     for path in OF_THE_PACKAGE {
         ensure!(!bed.root.join(path).exists(), "{path} is left");
@@ -44,6 +41,8 @@ fn expect_installed(bed: &Bed) -> Result<()> {
         "the program has not the two names that it was packed with"
     );
     ensure!(of_host("usr/bin/bird-link")?.is_symlink(), "the link is none");
+    let configuration = fs::read_to_string(bed.root.join("etc/bird.conf"))?;
+    ensure!(configuration == "song=2\n", "the configuration is {configuration:?}");
     let passwd = fs::read_to_string(bed.root.join("etc/passwd"))?;
     let user = passwd.lines().find_map(|line| line.strip_prefix("birdy:x:"));
     let user = user

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use self::apt::apt_installs_upgrades_and_purges_a_local_package;
+use self::apt::apt_installs_a_local_package_and_dpkg_upgrades_and_purges_it;
 use self::files::files_serve_databases_mappings_and_locks_with_every_cache;
 use self::git::git_commits_2000_files_and_another_guest_clones_them;
 use self::python::python_compiles_modules_and_imports_what_it_wrote;
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(1800);
 pub(super) fn cases() -> Vec<Case> {
     cases![DEADLINE;
         git_commits_2000_files_and_another_guest_clones_them,
-        apt_installs_upgrades_and_purges_a_local_package,
+        apt_installs_a_local_package_and_dpkg_upgrades_and_purges_it,
         files_serve_databases_mappings_and_locks_with_every_cache,
         tar_there_and_back_keeps_content_and_metadata,
         python_compiles_modules_and_imports_what_it_wrote,

@@ -1,3 +1,4 @@
+export DEBIAN_FRONTEND=noninteractive
 # The second version has fewer files and another configuration.
 build() {
     rm -rf bird
@@ -27,16 +28,23 @@ chown birdy:birdy /var/lib/bird
 chmod 2775 /var/lib/bird
 END
     chmod 755 bird/DEBIAN/postinst
-    dpkg-deb --build --root-owner-group bird "bird_$1.deb" >/dev/null
+    dpkg-deb --build --root-owner-group -Zgzip bird "bird_$1.deb" >/dev/null
 }
-install() {
-    build "$1" "$2"
-    apt install "./bird_$1.deb"
+# What it says is shown when it fails, or complains and goes on.
+run() {
+    "$@" </dev/null >log 2>&1 || { cat log >&2; exit 1; }
+    if grep -E '^(E|W|dpkg): ?' log >&2; then exit 1; fi
+}
+check() {
     dpkg-query -W -f '${Version}: ${Status}\n' bird
     dpkg --verify bird
     dpkg --audit
     bird-link
     echo "$(ls /usr/share/bird | wc -l) files"
 }
-install 1 60
-install 2 30
+build 1 60
+run apt-get install -y ./bird_1.deb
+check
+build 2 30
+run dpkg --install bird_2.deb
+check
