@@ -18,7 +18,8 @@ pub(crate) fn run(part: &str) -> Result<()> {
     let names = parts.case_names(&["--debian", part])?;
     let outer = OuterHost::prepare()?.with_disk(image::prepare()?);
     let service = Service::Nested(&outer, outer.image_with_root_at(ROOT, &parts, "serve")?);
-    step("running Debian in guests of the outer host (some four minutes)", || {
-        cases::run(names, &service)
-    })
+    step(
+        "running Debian in guests of the outer host (some five minutes on two idle processors)",
+        || cases::run(names, &service),
+    )
 }
