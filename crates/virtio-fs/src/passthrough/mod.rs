@@ -11,7 +11,6 @@ mod config;
 mod create;
 mod data;
 mod fd_cache;
-mod hashing;
 mod listing;
 mod locks;
 mod mounts;

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
+use foldhash::fast::RandomState;
+
 use super::caching::Others;
 use super::fd_cache::Place as CachePlace;
-use super::hashing::{AsItIs, Secret};
 use super::stat::{Key, Stat};
 use crate::errno::{Errno, Result};
 use crate::sys::FileHandle;
@@ -90,11 +91,11 @@ pub(super) type Version = (u64, Timestamp, Timestamp);
 pub(super) struct Nodes {
     slots: Vec<(u32, Option<Box<Node>>)>,
     free: Vec<Slot>,
-    by_key: HashMap<Key, Slot, Secret>,
+    by_key: HashMap<Key, Slot, RandomState>,
     /// Slots by the hash of their place. Two places with one hash would cost the older one its entry: renaming it would
     /// then go unnoticed, and the guest gets ESTALE and looks the name up again.
-    by_place: HashMap<u64, Slot, AsItIs>,
-    hasher: Secret,
+    by_place: HashMap<u64, Slot, RandomState>,
+    hasher: RandomState,
     max: usize,
     /// Nodes that may have lost the last that referred to them; see [`take_unused`](Self::take_unused).
     suspects: Vec<Slot>,
@@ -106,9 +107,9 @@ impl Nodes {
         let mut nodes = Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::with_hasher(Secret::new()),
+            by_key: HashMap::default(),
             by_place: HashMap::default(),
-            hasher: Secret::new(),
+            hasher: RandomState::default(),
             max: max.clamp(1, u32::MAX as usize),
             suspects: Vec::new(),
         };
