@@ -256,7 +256,8 @@ impl Outcome {
     pub(crate) fn expect_text(&self, text: &str) -> Result<&Self> {
         ensure!(
             self.text() == text,
-            "wanted the output {text:?}, got {:?}",
+            "wanted the output {:?}, got {:?}",
+            shortened(text),
             shortened(&self.text())
         );
         Ok(self)

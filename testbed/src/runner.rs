@@ -21,8 +21,13 @@ const READY: &str = "ready for a case";
 const PASSED: &str = "the case passed";
 const FAILED: &str = "the case failed";
 const LOST: &str = "the case lost its guest";
-/// Signs of a triple fault, in the words of the program and of the library.
-const SHUTDOWN: [&str; 2] = ["has shut down with a triple fault", "TripleFault"];
+/// Signs that an emulated processor may have lost the guest: a triple fault, in the words of the program and of the library,
+/// and a kernel that has panicked.
+const GUEST_GONE: [&str; 3] = [
+    "has shut down with a triple fault",
+    "TripleFault",
+    "the guest's kernel has panicked",
+];
 /// What is said in between, so that an emulated machine that has died is told from a case that takes long.
 const ALIVE: &str = "alive";
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -70,7 +75,7 @@ fn run(bed: &Bed, case: &Case) -> &'static str {
     print!("{report}");
     match failure {
         None => PASSED,
-        Some(_) if hung || SHUTDOWN.iter().any(|sign| said.contains(sign)) => LOST,
+        Some(_) if hung || GUEST_GONE.iter().any(|sign| said.contains(sign)) => LOST,
         Some(_) => FAILED,
     }
 }

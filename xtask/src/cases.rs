@@ -18,7 +18,7 @@ use crate::setup::Service;
 const READY: &str = "ready for a case";
 const PASSED: &str = "the case passed";
 const FAILED: &str = "the case failed";
-/// A guest hung or had a triple fault.
+/// A guest hung, had a triple fault, or its kernel panicked.
 const LOST: &str = "the case lost its guest";
 /// What it says every few seconds in between.
 const ALIVE: &str = "alive";

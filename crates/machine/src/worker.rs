@@ -224,7 +224,8 @@ fn drive<W: Worker>(mut worker: W, poller: &mut EpollPoller, stop: &AtomicBool) 
     worker.notified(poller);
     worker.flush(poller);
     while !stop.load(Ordering::Acquire) {
-        let ready = match poller.wait(worker.next_deadline(), &mut events) {
+        let deadline = worker.next_deadline();
+        let ready = match poller.wait(deadline, &mut events) {
             Ok(ready) => ready,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for events");
@@ -240,18 +241,18 @@ fn drive<W: Worker>(mut worker: W, poller: &mut EpollPoller, stop: &AtomicBool) 
                 token => worker.ready(token, readiness(event.event_set()), poller),
             }
         }
-        pass_deadline(&mut worker, poller);
+        if let Some(deadline) = deadline {
+            pass(deadline, &mut worker, poller);
+        }
         worker.flush(poller);
     }
     worker
 }
 
-fn pass_deadline<W: Worker>(worker: &mut W, poller: &mut EpollPoller) {
-    if let Some(deadline) = worker.next_deadline() {
-        let now = Instant::now();
-        if now >= deadline {
-            worker.deadline_passed(now, poller);
-        }
+fn pass<W: Worker>(deadline: Instant, worker: &mut W, poller: &mut EpollPoller) {
+    let now = Instant::now();
+    if now >= deadline {
+        worker.deadline_passed(now, poller);
     }
 }
 
