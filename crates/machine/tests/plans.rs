@@ -4,7 +4,9 @@
 
 use guest_init::MountKind;
 use machine::plan::{DeviceKind, DevicePlan, Irqchip};
-use machine::{Cache, Choice, IrqchipChoice, KernelTraits, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan};
+use machine::{
+    Cache, Choice, IrqchipChoice, KernelKind, KernelTraits, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan,
+};
 use proptest::prelude::*;
 
 /// Lines of the in-kernel irqchip that devices may have.
@@ -115,6 +117,18 @@ fn one_share_more_than_fits_in_the_kernel() {
     let before = lines(&planned(&with_shares(LINES - 3)));
     assert_eq!(lines(&plan)[..LINES], before, "nobody moves for the change of irqchip");
     insta::assert_snapshot!(plan);
+}
+
+#[test]
+fn drivers_come_before_init_where_the_bundles_kernel_has_one() {
+    let of = |spec: &Spec, kernel| plan(spec, &Limits::new(kernel)).unwrap().drivers_before_init();
+    let other = KernelTraits {
+        kind: KernelKind::BzImage,
+        ..KernelTraits::bundle()
+    };
+    assert!(of(&default(), KernelTraits::bundle()));
+    assert!(!of(&default(), other));
+    assert!(!of(&smallest(), KernelTraits::bundle()), "there is no init of ours");
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Maker<'_> {
     }
 
     /// Puts a device where the plan has it.
-    fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Kick {
+    fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Result<Kick, BuildError> {
         let (control, name) = (Arc::clone(self.control), at.name.clone());
         let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base)
             .end_acknowledgements_in(Arc::clone(&self.nowhere))
@@ -104,10 +104,12 @@ impl Maker<'_> {
                 control.end(End::Fault(fault));
             });
         let kick = host.kick();
-        let page = self.registers.map_or_else(RegisterPage::private, |pages| pages.of(at));
+        let page = self
+            .registers
+            .map_or_else(|| Ok(RegisterPage::private()), |pages| pages.of(at))?;
         let transport = MmioTransport::on_page(device, host, Arc::clone(self.mem), page);
         self.bus.add(at.mmio_base, at.mmio_len, Box::new(transport));
-        kick
+        Ok(kick)
     }
 
     fn console(&mut self, at: &DevicePlan, ports: &[ConsolePort]) -> Result<(), BuildError> {
@@ -126,7 +128,7 @@ impl Maker<'_> {
             .map_err(BuildError::device(&at.name))?;
         let console = Console::new(ConsoleConfig { ports }).map_err(BuildError::device(&at.name))?;
         let control = console.control();
-        let kick = self.attach(at, console);
+        let kick = self.attach(at, console)?;
         self.wires.console = Some((control, kick));
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Maker<'_> {
             ..FsConfig::new(&share.tag)
         };
         let device = Fs::new(config, back_end).map_err(BuildError::device(&at.name))?;
-        self.attach(at, device);
+        self.attach(at, device)?;
         Ok(())
     }
 
@@ -258,7 +260,7 @@ impl Maker<'_> {
         };
         let device = Vsock::new(config).map_err(BuildError::device(&at.name))?;
         self.wires.vsock = Some(device.stats());
-        self.attach(at, device);
+        self.attach(at, device)?;
         Ok(())
     }
 }

@@ -95,7 +95,7 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
         vcpus,
         around,
         wires: devices.wires,
-        drivers_first: plan.init.is_some() && plan.kernel.kind == KernelKind::Bundle,
+        drivers_first: plan.drivers_before_init(),
         mem,
     })
 }

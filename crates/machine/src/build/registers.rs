@@ -29,14 +29,14 @@ impl RegisterPages {
         Ok(Some(Self { base, memory }))
     }
 
-    /// The page that shows the registers of `device`.
-    pub(super) fn of(&self, device: &DevicePlan) -> RegisterPage {
+    /// The page that shows the registers of `device`, which is one of those that room was reserved for.
+    pub(super) fn of(&self, device: &DevicePlan) -> Result<RegisterPage, BuildError> {
         let at = device.mmio_base.checked_sub(self.base);
         let place = at.and_then(|at| Some((usize::try_from(at).ok()?, usize::try_from(device.mmio_len).ok()?)));
-        match place.and_then(|(at, len)| AtomicWords::new(&self.memory, at, len)) {
-            Some(words) => RegisterPage::new(words),
-            None => RegisterPage::private(),
-        }
+        let words = place.and_then(|(at, len)| AtomicWords::new(&self.memory, at, len));
+        words
+            .map(RegisterPage::new)
+            .ok_or_else(|| failed("a device is not among those that room was reserved for"))
     }
 
     /// Lets the guest read them, where KVM can. Where it cannot, each read exits and is answered the same.
@@ -99,6 +99,15 @@ mod tests {
         assert_eq!(there(0x2, 0x4), None);
         assert_eq!(there(0x4, 0x6), None);
         assert_eq!(there(usize::MAX & !3, 0x1000), None);
+    }
+
+    #[test]
+    fn device_without_room_is_an_error() {
+        let pages = RegisterPages::reserve(&[device()]).unwrap().unwrap();
+        for mmio_base in [REGISTERS - 0x1000, REGISTERS + 0x1000] {
+            let other = DevicePlan { mmio_base, ..device() };
+            assert!(pages.of(&other).is_err(), "{mmio_base:#x}");
+        }
     }
 
     fn device() -> DevicePlan {

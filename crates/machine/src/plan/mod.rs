@@ -68,6 +68,15 @@ pub struct DevicePlan {
     pub kind: DeviceKind,
 }
 
+impl Plan {
+    /// Whether the guest's kernel is known to take a device before its init runs: the bundle's does, since init lies on one.
+    /// Its end without any device is no orderly one then.
+    #[must_use]
+    pub fn drivers_before_init(&self) -> bool {
+        self.init.is_some() && self.kernel.kind == KernelKind::Bundle
+    }
+}
+
 /// Decides what the machine consists of.
 ///
 /// # Errors
