@@ -4,10 +4,11 @@
 use benches::hosts::{FakeHost, kvm_host, vm};
 use benches::kinds::{Attached, console, guest, share, vsock};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use machine::plan::ServedBy;
 use virtio_transport::VirtioDevice;
 
 /// `make` is a fresh device: what `build` does for it and what a driver does with it are measured apart.
-fn measure<D: VirtioDevice + 'static>(c: &mut Criterion, kind: &str, make: impl Fn() -> D) {
+fn measure<D: VirtioDevice + 'static>(c: &mut Criterion, kind: &str, served_by: ServedBy, make: impl Fn() -> D) {
     let mut group = c.benchmark_group(format!("device/{kind}"));
     group.bench_function("attach", |b| {
         b.iter_batched_ref(
@@ -31,7 +32,7 @@ fn measure<D: VirtioDevice + 'static>(c: &mut Criterion, kind: &str, make: impl 
     );
     if let Some(vm) = vm() {
         let mut memory = guest();
-        let mut real = Attached::new(make(), kvm_host(&vm), &mut memory);
+        let mut real = Attached::new(make(), kvm_host(&vm, served_by), &mut memory);
         group.bench_function("activate and reset/kvm", |b| {
             b.iter(|| {
                 real.activate();
@@ -46,9 +47,9 @@ fn measure<D: VirtioDevice + 'static>(c: &mut Criterion, kind: &str, make: impl 
 
 fn device(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    measure(c, "console", console);
-    measure(c, "share", || share(folder.path()));
-    measure(c, "vsock", vsock);
+    measure(c, "console", ServedBy::Thread, console);
+    measure(c, "share", ServedBy::Vcpu, || share(folder.path()));
+    measure(c, "vsock", ServedBy::Thread, vsock);
 }
 
 criterion_group!(benches, device);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kvm_ioctls::{Kvm, VmFd};
 use machine::KvmHost;
+use machine::plan::ServedBy;
 use virtio_transport::{Disconnected, Host, Trigger, Worker};
 
 /// Where the measured device's registers are.
@@ -60,6 +61,6 @@ pub fn vm() -> Option<Arc<VmFd>> {
 
 /// KVM's part for one device of that VM.
 #[must_use]
-pub fn kvm_host<W: Worker + 'static>(vm: &Arc<VmFd>) -> KvmHost<W> {
-    KvmHost::new(Arc::clone(vm), "measured".to_owned(), GSI, MMIO_BASE)
+pub fn kvm_host<W: Worker + 'static>(vm: &Arc<VmFd>, served_by: ServedBy) -> KvmHost<W> {
+    KvmHost::new(Arc::clone(vm), "measured".to_owned(), GSI, MMIO_BASE).serve_by(served_by)
 }

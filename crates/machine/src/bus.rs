@@ -1,9 +1,11 @@
 //! The MMIO bus: which register block an address belongs to.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use virtio_transport::{Host, MmioTransport, VirtioDevice};
+
+use crate::worker::{Doorbell, QUEUE_NOTIFY};
 
 /// Memory that nobody answers for reads as ones.
 const UNCLAIMED: u8 = 0xff;
@@ -50,11 +52,24 @@ struct Block {
     base: u64,
     len: u64,
     registers: Mutex<Box<dyn Registers>>,
+    doorbell: Option<Arc<dyn Doorbell>>,
 }
 
 impl MmioBus {
     /// Adds a block. The plan has seen to it that none overlaps another.
     pub(crate) fn add(&mut self, base: u64, len: u64, registers: Box<dyn Registers>) {
+        self.add_with_doorbell(base, len, registers, None);
+    }
+
+    /// Adds a block whose QueueNotify is a doorbell. It is rung without the block's lock: vCPUs that notify at the same
+    /// time do not wait for each other.
+    pub(crate) fn add_with_doorbell(
+        &mut self,
+        base: u64,
+        len: u64,
+        registers: Box<dyn Registers>,
+        doorbell: Option<Arc<dyn Doorbell>>,
+    ) {
         let at = self.blocks.partition_point(|block| block.base < base);
         self.blocks.insert(
             at,
@@ -62,6 +77,7 @@ impl MmioBus {
                 base,
                 len,
                 registers: Mutex::new(registers),
+                doorbell,
             },
         );
     }
@@ -76,8 +92,10 @@ impl MmioBus {
 
     /// A guest's write at `address`.
     pub(crate) fn write(&self, address: u64, data: &[u8]) {
-        if let Some(block) = self.find(address) {
-            block.lock().write(address - block.base, data);
+        let Some(block) = self.find(address) else { return };
+        let offset = address - block.base;
+        if !(offset == QUEUE_NOTIFY && block.ring()) {
+            block.lock().write(offset, data);
         }
     }
 
@@ -104,6 +122,11 @@ impl MmioBus {
 }
 
 impl Block {
+    /// False when there is no doorbell, or nobody to hear it.
+    fn ring(&self) -> bool {
+        self.doorbell.as_ref().is_some_and(|doorbell| doorbell.ring())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Box<dyn Registers>> {
         self.registers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,6 +134,8 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     struct Echo(u8);
@@ -140,6 +165,48 @@ mod tests {
         assert_eq!(byte_at(&bus, 0x2001), 21);
         bus.write(0x2fff, &[40]);
         assert_eq!(byte_at(&bus, 0x2000), 40);
+    }
+
+    /// Heard how often it was rung, while somebody was there.
+    struct Bell {
+        rung: AtomicU32,
+        there: bool,
+    }
+
+    impl Doorbell for Bell {
+        fn ring(&self) -> bool {
+            self.rung.fetch_add(1, Ordering::Relaxed);
+            self.there
+        }
+    }
+
+    #[test]
+    fn doorbell_is_rung_while_the_block_is_locked_and_hears_nothing_else() {
+        let bell = Arc::new(Bell {
+            rung: AtomicU32::new(0),
+            there: true,
+        });
+        let mut bus = MmioBus::default();
+        bus.add_with_doorbell(0x1000, 0x1000, Box::new(Echo(10)), Some(Arc::clone(&bell) as _));
+        let locked = bus.blocks[0].lock();
+        bus.write(0x1000 + QUEUE_NOTIFY, &[1, 0, 0, 0]);
+        drop(locked);
+        assert_eq!(bell.rung.load(Ordering::Relaxed), 1);
+        bus.write(0x1000 + QUEUE_NOTIFY + 4, &[30]);
+        assert_eq!(byte_at(&bus, 0x1000), 30);
+        assert_eq!(bell.rung.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn notification_that_nobody_hears_reaches_the_registers() {
+        let bell = Bell {
+            rung: AtomicU32::new(0),
+            there: false,
+        };
+        let mut bus = MmioBus::default();
+        bus.add_with_doorbell(0x1000, 0x1000, Box::new(Echo(10)), Some(Arc::new(bell)));
+        bus.write(0x1000 + QUEUE_NOTIFY, &[77]);
+        assert_eq!(byte_at(&bus, 0x1000), 77);
     }
 
     #[test]

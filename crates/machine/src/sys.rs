@@ -1,13 +1,13 @@
 //! System calls that no safe library offers.
 #![allow(
     unsafe_code,
-    reason = "signal masks, mapping a file over guest memory, memory slots and atomics in a mapping have no safe interface upstream"
+    reason = "signal masks, eventfds as borrowed descriptors, mapping a file over guest memory, memory slots and atomics in a mapping have no safe interface upstream"
 )]
 
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::slice;
@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_iow_nr;
 
@@ -39,6 +40,12 @@ ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, u32);
 /// handler is needed and none of the embedder's runs.
 fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN()
+}
+
+/// The descriptor of an eventfd.
+pub(crate) fn borrowed(eventfd: &EventFd) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as its eventfd, which outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(eventfd.as_raw_fd()) }
 }
 
 /// Calls `spawn` with every signal blocked, so that a thread it starts has them blocked from its first instruction on:

@@ -218,6 +218,16 @@ impl Worker for FsWorker {
         self.process();
     }
 
+    fn notified_in_passing(&mut self, _poller: &mut dyn Poller) -> bool {
+        self.again = None;
+        let progress = self.handler.process_in_passing(&*self.mem);
+        self.act(Progress {
+            more: false,
+            ..progress
+        });
+        !progress.more
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         [self.again, self.settle].into_iter().flatten().min()
     }

@@ -9,10 +9,13 @@ use vm_memory::GuestMemoryBackend;
 
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
-use crate::{Exchange, Fault, Outcome, Server, sys};
+use crate::{Exchange, Fault, Outcome, Server, short, sys};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
+
+/// Chains of each queue that are handled in passing.
+const IN_PASSING: u16 = 8;
 
 /// Requests that may wait for a lock at a time. Each keeps a chain of the guest from its ring.
 const MAX_WAITING: usize = 256;
@@ -32,6 +35,14 @@ pub struct Handler {
     /// Something else than a FORGET came since the last one.
     asked_since_forget: bool,
     stats: HandlerStats,
+}
+
+/// How much time the caller has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Thorough,
+    /// Only what is short.
+    InPassing,
 }
 
 /// A request that waits for a lock.
@@ -122,9 +133,19 @@ impl Handler {
 
     /// Handles what is in the rings: of each at most as much as it holds, so a guest cannot keep the caller in here.
     pub fn process<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
+        self.process_at(Pace::Thorough, mem)
+    }
+
+    /// The same for a caller that has little time, such as a vCPU's thread: up to the first request of each ring that may
+    /// take long, and a few of each at the most. [`Progress::more`] tells of what is left.
+    pub fn process_in_passing<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
+        self.process_at(Pace::InPassing, mem)
+    }
+
+    fn process_at<M: GuestMemoryBackend>(&mut self, pace: Pace, mem: &M) -> Progress {
         let mut progress = Progress::default();
         for queue in 0..self.lanes.len() {
-            self.process_queue(mem, queue, &mut progress);
+            self.process_queue(mem, queue, pace, &mut progress);
         }
         self.retry_waiting(mem, &mut progress);
         // A lock that was given up on one queue may have ended a wait on another.
@@ -138,7 +159,7 @@ impl Handler {
     pub fn settle<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
         let mut progress = Progress::default();
         self.notified = self.notified.after_deadline();
-        self.process_queue(mem, URGENT, &mut progress);
+        self.process_queue(mem, URGENT, Pace::Thorough, &mut progress);
         self.publish_all(mem, true, &mut progress);
         self.counted(progress)
     }
@@ -160,8 +181,8 @@ impl Handler {
         progress
     }
 
-    fn process_queue<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, progress: &mut Progress) {
-        match self.drain(mem, queue) {
+    fn process_queue<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace, progress: &mut Progress) {
+        match self.drain(mem, queue, pace) {
             Ok((interrupt, more)) => {
                 progress.interrupt |= interrupt;
                 progress.more |= more;
@@ -174,24 +195,27 @@ impl Handler {
     }
 
     /// Gives whether the driver wants an interrupt, and whether there is more.
-    fn drain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<(bool, bool), RingError> {
+    fn drain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace) -> Result<(bool, bool), RingError> {
         let Some(lane) = self.lanes.get_mut(queue).filter(|lane| lane.is_ready()) else {
             return Ok((false, false));
         };
         if lane.is_idle(mem)? {
             return Ok((false, false));
         }
-        let mut budget = lane.size();
+        let mut budget = match pace {
+            Pace::Thorough => lane.size(),
+            Pace::InPassing => lane.size().min(IN_PASSING),
+        };
         let mut interrupt = false;
         lane.disable_notification(mem)?;
         loop {
-            let handled = self.handle_batch(mem, queue, budget.min(BATCH))?;
+            let (handled, put_off) = self.handle_batch(mem, queue, pace, budget.min(BATCH))?;
             let Some(lane) = self.lanes.get_mut(queue) else {
                 return Ok((interrupt, false));
             };
             budget = budget.saturating_sub(handled).saturating_sub(lane.take_malformed());
             interrupt |= lane.publish(mem, !self.holds_back)?;
-            if budget == 0 {
+            if budget == 0 || put_off {
                 return Ok((interrupt, true));
             }
             if handled < BATCH && !self.is_more_expected(mem, queue)? {
@@ -212,18 +236,29 @@ impl Handler {
         }
     }
 
-    fn handle_batch<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, limit: u16) -> Result<u16, RingError> {
+    /// Gives how many were handled, and whether the next one was put off.
+    fn handle_batch<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &M,
+        queue: usize,
+        pace: Pace,
+        limit: u16,
+    ) -> Result<(u16, bool), RingError> {
         let mut handled = 0;
         while handled < limit {
             let Some(lane) = self.lanes.get_mut(queue) else { break };
             if !lane.pop(mem, &mut self.chain)? {
                 break;
             }
+            if pace == Pace::InPassing && !is_short(mem, &self.chain) {
+                lane.put_off();
+                return Ok((handled, true));
+            }
             handled += 1;
             self.stats.chains = self.stats.chains.wrapping_add(1);
             self.handle_chain(mem, queue)?;
         }
-        Ok(handled)
+        Ok((handled, false))
     }
 
     fn handle_chain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<(), RingError> {
@@ -308,6 +343,15 @@ impl Handler {
             Some(lane) => lane.give_back(mem, head, written, awaited),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether the request is answered soon. What cannot be read is refused at once.
+fn is_short<M: GuestMemoryBackend>(mem: &M, chain: &Chain) -> bool {
+    let mut start = [0; 8];
+    match chain.read_at(mem, 0, &mut start) {
+        Ok(()) => short::is_short(start, chain.readable_len().max(chain.writable_len())),
+        Err(_) => true,
     }
 }
 

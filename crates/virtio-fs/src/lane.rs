@@ -50,6 +50,11 @@ impl Lane {
         self.ring.pop(mem, chain)
     }
 
+    /// The chain that was taken last is there again.
+    pub(crate) fn put_off(&mut self) {
+        self.ring.undo_pop();
+    }
+
     pub(crate) fn give_back<M: GuestMemoryBackend>(
         &mut self,
         mem: &M,

@@ -28,6 +28,7 @@ pub mod overlay;
 pub mod passthrough;
 mod read_only;
 mod server;
+mod short;
 mod single_file;
 mod sys;
 mod types;

@@ -407,3 +407,70 @@ fn forget_urgently(driver: &mut Driver, node: u64) {
     let _ = driver.handler.process(driver.guest.mem());
     assert_eq!(driver.rings[0].poll_used(driver.guest.mem()).unwrap().len, 0);
 }
+
+#[test]
+fn short_requests_are_answered_in_passing() {
+    let mut running = Running::new();
+    let getattr = Body::new().u64(0).u64(0);
+    running.add(1, op::GETATTR, ROOT, &getattr.0, true);
+    running.add(1, op::LOOKUP, ROOT, &Body::new().string(b"none").0, true);
+
+    assert!(running.worker.notified_in_passing(&mut NoDescriptors));
+
+    assert_eq!((running.take_interrupt(), running.done(1)), (1, 2));
+}
+
+#[test]
+fn request_that_may_take_long_is_left_with_all_behind_it_and_answered_in_order() {
+    let mut running = Running::new();
+    let getattr = Body::new().u64(0).u64(0);
+    running.add(1, op::GETATTR, ROOT, &getattr.0, true);
+    running.add(1, op::FSYNC, ROOT, &Body::new().u64(0).u64(0).0, true);
+    running.add(1, op::GETATTR, ROOT, &getattr.0, true);
+
+    assert!(!running.worker.notified_in_passing(&mut NoDescriptors));
+    assert_eq!(running.done(1), 1, "what comes before it");
+    assert_eq!(running.worker.next_deadline(), None, "the caller was told already");
+
+    running.worker.notified(&mut NoDescriptors);
+    assert_eq!(running.done(1), 2);
+}
+
+#[test]
+fn data_of_more_than_64_kib_is_left() {
+    let mut running = Running::new();
+    for (room, in_passing) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        let body = Body::new().u64(0).u64(0).u32(room).u32(0).u64(0).u32(0).u32(0);
+        let message = request(op::READ, 5, ROOT, Caller::default(), &body.0);
+        let buffers = [running.guest.readable(&message), running.guest.writable(room as usize)];
+        running.rings[1].add(running.guest.mem(), &buffers).unwrap();
+        assert_eq!(
+            running.worker.notified_in_passing(&mut NoDescriptors),
+            in_passing,
+            "{room}"
+        );
+        running.worker.notified(&mut NoDescriptors);
+        assert_eq!(running.done(1), 1, "{room}");
+    }
+}
+
+#[test]
+fn ninth_request_is_not_answered_in_passing() {
+    let mut running = Running::new();
+    for _ in 0..9 {
+        running.add(1, op::GETATTR, ROOT, &Body::new().u64(0).u64(0).0, true);
+    }
+    assert!(!running.worker.notified_in_passing(&mut NoDescriptors));
+    assert_eq!(running.done(1), 8);
+    running.worker.notified(&mut NoDescriptors);
+    assert_eq!(running.done(1), 1);
+}
+
+#[test]
+fn broken_ring_found_in_passing_asks_for_a_reset() {
+    let mut running = Running::new();
+    let index = running.rings[1].avail_idx();
+    running.rings[1].set_avail_idx(running.guest.mem(), index.wrapping_add(1000));
+    assert!(running.worker.notified_in_passing(&mut NoDescriptors));
+    assert!(running.interrupt.is_reset_needed());
+}

@@ -108,6 +108,13 @@ pub trait Worker: Send {
     /// The driver made buffers available on some queue (virtio 1.3, 4.2.2 QueueNotify). May come without reason.
     fn notified(&mut self, poller: &mut dyn Poller);
 
+    /// [`notified`](Self::notified) and [`flush`](Self::flush) in one, on the thread of the processor that has notified and
+    /// that the driver misses meanwhile: the worker does what is short, and begins nothing that may take long. False
+    /// when it leaves something; `notified` follows then.
+    fn notified_in_passing(&mut self, _poller: &mut dyn Poller) -> bool {
+        false
+    }
+
     /// A registered descriptor is ready. May come late: for a token that was unregistered in the same batch too.
     fn ready(&mut self, _token: u32, _readiness: Readiness, _poller: &mut dyn Poller) {}
 

@@ -99,16 +99,18 @@ impl Maker<'_> {
         let (control, name) = (Arc::clone(self.control), at.name.clone());
         let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base)
             .end_acknowledgements_in(Arc::clone(&self.nowhere))
+            .serve_by(at.kind.served_by())
             .on_panic(move || {
                 let fault = VcpuFault::WorkerPanicked { device: name.clone() };
                 control.end(End::Fault(fault));
             });
-        let kick = host.kick();
+        let (kick, doorbell) = (host.kick(), host.doorbell());
         let page = self
             .registers
             .map_or_else(|| Ok(RegisterPage::private()), |pages| pages.of(at))?;
         let transport = MmioTransport::on_page(device, host, Arc::clone(self.mem), page);
-        self.bus.add(at.mmio_base, at.mmio_len, Box::new(transport));
+        self.bus
+            .add_with_doorbell(at.mmio_base, at.mmio_len, Box::new(transport), doorbell);
         Ok(kick)
     }
 

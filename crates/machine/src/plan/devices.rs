@@ -40,6 +40,28 @@ pub enum DeviceKind {
     Vsock(VsockPlan),
 }
 
+/// Who serves what a driver notifies of ([`DeviceKind::served_by`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// The device's thread. The notification ends inside KVM.
+    Thread,
+    /// The vCPU that notifies, as far as it is short, and the device's thread otherwise. The notification comes to this
+    /// process.
+    Vcpu,
+}
+
+impl DeviceKind {
+    /// A share answers most requests within microseconds, and the guest waits for the answer. The others pass on what
+    /// somebody on the host has to take, who is woken for it and would have the vCPU's place.
+    #[must_use]
+    pub fn served_by(&self) -> ServedBy {
+        match self {
+            Self::Share(_) => ServedBy::Vcpu,
+            Self::Console { .. } | Self::Net(_) | Self::Vsock(_) => ServedBy::Thread,
+        }
+    }
+}
+
 /// One port of a virtio-console.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsolePort {
@@ -275,5 +297,27 @@ fn vsock_device(spec: &Spec, decision: &VsockDecision) -> VsockPlan {
         publish: spec.publish.clone(),
         publish_unix: spec.publish_unix.clone(),
         routes: spec.vsock_routes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpus_serve_what_they_notify_shares_of_and_threads_the_rest() {
+        let spec = Spec {
+            root: Some(Share::new("/root", "/")),
+            shares: vec![Share::new("/srv", "/data")],
+            ..Spec::default()
+        };
+        let plan = crate::plan(&spec, &crate::Limits::bundle()).unwrap();
+        for device in &plan.devices {
+            let expected = match device.kind {
+                DeviceKind::Share(_) => ServedBy::Vcpu,
+                _ => ServedBy::Thread,
+            };
+            assert_eq!(device.kind.served_by(), expected, "{}", device.name);
+        }
     }
 }

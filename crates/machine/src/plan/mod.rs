@@ -17,7 +17,7 @@ use boot_params::memory::Region;
 use resource_alloc::{DeviceResources, ResourceAllocator};
 use serde::{Serialize, Serializer};
 
-pub use devices::{ConsolePort, DeviceKind, MountPoints, PortRole, SharePlan, VsockPlan};
+pub use devices::{ConsolePort, DeviceKind, MountPoints, PortRole, ServedBy, SharePlan, VsockPlan};
 pub use error::PlanError;
 pub use irqchip::{Irqchip, IrqchipDecision};
 pub use vsock::VsockDecision;
