@@ -115,8 +115,18 @@ impl VsockPeer {
     /// A driver with rings of 256 and no receive buffer posted yet.
     #[must_use]
     pub fn new() -> VsockPeer {
+        VsockPeer::with_rings(|guest| guest.ring(256))
+    }
+
+    /// The same with VIRTIO_F_EVENT_IDX.
+    #[must_use]
+    pub fn with_event_idx() -> VsockPeer {
+        VsockPeer::with_rings(|guest| guest.ring(256).with_event_idx())
+    }
+
+    fn with_rings(ring: impl Fn(&mut Guest) -> SplitRing) -> VsockPeer {
         let mut guest = Guest::new(8 << 20);
-        let (rx, tx, event) = (guest.ring(256), guest.ring(256), guest.ring(256));
+        let [rx, tx, event] = [(); 3].map(|()| ring(&mut guest));
         let tx_slots = (0..TX_SLOTS).map(|_| guest.alloc(MAX_PACKET_LEN, 16)).collect();
         VsockPeer {
             guest,

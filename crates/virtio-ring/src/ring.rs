@@ -204,13 +204,23 @@ impl Ring {
     /// # Errors
     /// As [`pop`](Self::pop).
     pub fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+        self.enable_notification_after(mem, 0)
+    }
+
+    /// The same, and the first `skip` chains that the driver adds are not worth a notification yet: the one after them is.
+    /// Without VIRTIO_F_EVENT_IDX the driver notifies for each.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn enable_notification_after<M: GuestMemoryBackend>(&mut self, mem: &M, skip: u16) -> Result<bool, RingError> {
         if !self.ready {
             return Ok(false);
         }
         let mem = &Nearby::new(mem);
         if self.queue.event_idx_enabled() {
             let at = ENTRIES + u64::from(self.queue.size()) * USED_ENTRY_LEN;
-            self.store_used(mem, at, self.next_avail.0, Ordering::Relaxed)?;
+            let event = self.next_avail + Wrapping(skip);
+            self.store_used(mem, at, event.0, Ordering::Relaxed)?;
         } else {
             self.store_used(mem, 0, 0, Ordering::Relaxed)?;
         }

@@ -26,6 +26,7 @@ impl<B: Backend> Handler<B> {
 
     /// The time that [`next_deadline`](Handler::next_deadline) named has come. [`serve`](Handler::serve) is to follow.
     pub fn deadline_passed(&mut self, now: Duration, watcher: &mut dyn Watcher) {
+        self.update_to_come.time_passed(now);
         self.mux.handle_timeout(now);
         self.run_actions(now, watcher);
         self.expire_handshakes(now, watcher);

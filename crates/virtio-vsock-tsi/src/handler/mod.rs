@@ -9,6 +9,7 @@ mod routes;
 mod rx;
 mod snapshot;
 mod tx;
+mod update_to_come;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::watch::Watcher;
 use endpoint::Endpoints;
 use routes::Handshake;
 use rx::RxPath;
+use update_to_come::UpdateToCome;
 
 /// After so many rounds of the queues the event loop gets its turn, however busy the driver is.
 const MAX_ROUNDS: usize = 16;
@@ -65,6 +67,7 @@ pub struct Handler<B = HostSockets> {
     tx_chain: Chain,
     /// The driver only frees what it has sent.
     sent: Hold,
+    update_to_come: UpdateToCome,
     scratch: Vec<u8>,
     datagram_services: BTreeMap<u32, Box<dyn DatagramService>>,
     routes: Vec<RouteListener>,
@@ -85,6 +88,7 @@ impl<B: Backend> Handler<B> {
             rx: RxPath::default(),
             tx_chain: Chain::new(),
             sent: Hold::default(),
+            update_to_come: UpdateToCome::default(),
             scratch: Vec::new(),
             datagram_services: BTreeMap::new(),
             routes: Vec::new(),
@@ -135,6 +139,7 @@ impl<B: Backend> Handler<B> {
             .into_iter()
             .chain(self.accept_again)
             .chain(self.sent.deadline())
+            .chain(self.update_to_come.deadline())
             .chain(handshakes)
             .min()
     }
@@ -161,7 +166,10 @@ impl<B: Backend> Handler<B> {
             self.sync(now, watcher);
             served.interrupt |= queues.rx.publish(mem)? | queues.event.publish(mem)?;
             served.interrupt |= self.publish_sent(now, &mut queues.tx, mem, served.interrupt)?;
-            served.again = tx_left | rx_left | queues.tx.enable_notification(mem)?;
+            let skip = self
+                .update_to_come
+                .after_a_turn(now, std::mem::take(&mut self.rx.gave_data));
+            served.again = tx_left | rx_left | queues.tx.enable_notification_after(mem, skip)?;
             if !served.again || round == MAX_ROUNDS {
                 break;
             }
@@ -187,6 +195,7 @@ impl<B: Backend> Handler<B> {
         self.endpoints.clear();
         self.rx = RxPath::default();
         self.sent = Hold::default();
+        self.update_to_come = UpdateToCome::default();
         self.handshakes.clear();
         self.paused.clear();
         self.accept_again = None;

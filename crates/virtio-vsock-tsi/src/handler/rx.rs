@@ -31,6 +31,8 @@ pub(super) struct RxPath {
     spare: Vec<Chain>,
     /// A packet that found no buffer large enough.
     pub(super) held: Option<Transmit>,
+    /// A stream's data went to the driver.
+    pub(super) gave_data: bool,
     /// A datagram service may have something.
     pub(super) route_datagrams: bool,
 }
@@ -183,6 +185,7 @@ impl<B: Backend> Handler<B> {
         let (asked, result) = self.read_stream(mem, id, buffers, max_bytes);
         let got = *result.as_ref().unwrap_or(&0);
         let filled = self.hand_over(ring, mem, id, got)?;
+        self.rx.gave_data |= filled > 0;
         if let Some(endpoint) = self.endpoints.get_mut(id) {
             endpoint.learn_appetite(filled, filled == buffers);
         }

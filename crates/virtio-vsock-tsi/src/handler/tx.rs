@@ -8,7 +8,7 @@ use rustix::net::{SendFlags, SocketAddrAny};
 use virtio_ring::{Chain, ChainError, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
-use vsock_proto::wire::{HEADER_LEN, Header, MAX_REQUEST_LEN};
+use vsock_proto::wire::{HEADER_LEN, Header, MAX_REQUEST_LEN, Op};
 use vsock_proto::{ProxyId, Received};
 
 use super::Handler;
@@ -50,6 +50,7 @@ impl<B: Backend> Handler<B> {
             return self.mux.stats().dropped_malformed.count();
         }
         let header = Header::parse(&bytes);
+        self.update_to_come.came(header.op == Op::CreditUpdate);
         let payload_len = chain.readable_len().saturating_sub(HEADER_LEN);
         let available = u32::try_from(payload_len).unwrap_or(u32::MAX);
         let mut body = [0; MAX_REQUEST_LEN];

@@ -183,8 +183,17 @@ impl Vm {
         vm
     }
 
+    pub fn with_event_idx(config: VsockConfig) -> Vm {
+        let mut vm = Vm::with_peer(config, VsockPeer::with_event_idx());
+        vm.peer.post_rx(128);
+        vm
+    }
+
     pub fn without_rx(config: VsockConfig) -> Vm {
-        let peer = VsockPeer::new();
+        Vm::with_peer(config, VsockPeer::new())
+    }
+
+    fn with_peer(config: VsockConfig, peer: VsockPeer) -> Vm {
         let mut vm = Vm {
             queues: queues(&peer),
             peer,
@@ -530,8 +539,12 @@ pub fn with_timeout(stream: &std::net::TcpStream) {
 
 /// A device and an open stream through it to a real socket.
 pub fn connected() -> (Vm, u32, TcpStream) {
+    connected_to(Vm::new(inet_config()))
+}
+
+/// The same with a driver of the caller's choice.
+pub fn connected_to(mut vm: Vm) -> (Vm, u32, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut vm = Vm::new(inet_config());
     let port = vm.open_tcp(listener.local_addr().unwrap());
     let (host, _) = listener.accept().unwrap();
     with_timeout(&host);
