@@ -16,6 +16,8 @@ use gungraun::{library_benchmark, library_benchmark_group, main};
 #[bench::getattr(Queued::new(Kind::Getattr, 1))]
 #[bench::open(Queued::new(Kind::Open, 1))]
 #[bench::read_4k(Queued::new(Kind::Read, 1))]
+#[bench::read_1m(Queued::new(Kind::ReadLarge, 1))]
+#[bench::read_1m_scattered(Queued::new(Kind::ReadScattered, 1))]
 #[bench::release(Queued::new(Kind::Release, 1))]
 #[bench::create(Queued::new(Kind::Create, 1))]
 #[bench::readdirplus_1000(Queued::new(Kind::Readdirplus, 1))]
