@@ -9,7 +9,8 @@ use vm_memory::GuestMemoryBackend;
 
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
-use crate::{Exchange, Fault, Outcome, Server, short, sys};
+use crate::sys::{self, Span};
+use crate::{Exchange, Fault, Outcome, Server, short};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
@@ -381,10 +382,12 @@ impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
     }
 
     fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
-        sys::read_into(file, at, self.chain.writable_slices(self.mem, offset, len))
+        let segments = self.chain.writable_segments();
+        sys::read_into(file, at, self.mem, &Span { segments, offset, len })
     }
 
     fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
-        sys::write_from(file, at, self.chain.readable_slices(self.mem, offset, len))
+        let segments = self.chain.readable_segments();
+        sys::write_from(file, at, self.mem, &Span { segments, offset, len })
     }
 }

@@ -10,8 +10,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use virtio_ring::{ChainError, Slices};
-use vm_memory::GuestMemoryBackend;
+use virtio_ring::Segment;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, MemoryRegionAddress};
 
 /// How many parts of guest memory go into one system call. More parts take several calls.
 const MAX_PARTS: usize = 256;
@@ -20,15 +20,23 @@ pub(crate) fn efault() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
 }
 
+/// At most `len` bytes of a chain's segments from `offset` on.
+pub(crate) struct Span<'a> {
+    pub(crate) segments: &'a [Segment],
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
 /// Reads from a file at `offset` into guest memory. Gives how many bytes it were, which can be fewer than asked for.
 pub(crate) fn read_into<M: GuestMemoryBackend>(
     file: BorrowedFd<'_>,
     offset: u64,
-    slices: Slices<'_, M>,
+    mem: &M,
+    span: &Span<'_>,
 ) -> io::Result<usize> {
-    with_parts(slices, |parts, count| {
+    with_parts(mem, span, |parts, count| {
         // SAFETY: `parts` are `count` ranges inside guest memory, which stays mapped for the length of this call as
-        // `Slices` borrows it; nothing in this process holds a reference into it.
+        // `mem` is borrowed; nothing in this process holds a reference into it.
         unsafe { libc::preadv64(file.as_raw_fd(), parts, count, offset.cast_signed()) }
     })
 }
@@ -37,33 +45,160 @@ pub(crate) fn read_into<M: GuestMemoryBackend>(
 pub(crate) fn write_from<M: GuestMemoryBackend>(
     file: BorrowedFd<'_>,
     offset: u64,
-    slices: Slices<'_, M>,
+    mem: &M,
+    span: &Span<'_>,
 ) -> io::Result<usize> {
-    with_parts(slices, |parts, count| {
+    with_parts(mem, span, |parts, count| {
         // SAFETY: as in `read_into`; the kernel only reads, and what the guest changes meanwhile is its own data.
         unsafe { libc::pwritev64(file.as_raw_fd(), parts, count, offset.cast_signed()) }
     })
 }
 
 fn with_parts<M: GuestMemoryBackend>(
-    slices: Slices<'_, M>,
+    mem: &M,
+    span: &Span<'_>,
     call: impl FnOnce(*const libc::iovec, libc::c_int) -> libc::ssize_t,
 ) -> io::Result<usize> {
-    let mut parts = [MaybeUninit::<libc::iovec>::uninit(); MAX_PARTS];
-    let mut count = 0;
-    for (part, slice) in parts.iter_mut().zip(slices) {
-        let slice = slice.map_err(|error: ChainError| io::Error::other(error))?;
-        // The guard matters only for memory that is mapped on demand, which no one here uses: `Slices` keeps the
-        // mapping alive.
-        let base = slice.ptr_guard_mut().as_ptr().cast();
-        part.write(libc::iovec {
-            iov_base: base,
-            iov_len: slice.len(),
-        });
-        count += 1;
-    }
-    let done = call(parts.as_ptr().cast(), count);
+    let mut list = [MaybeUninit::uninit(); MAX_PARTS];
+    let count = gather(mem, span, &mut list).map_err(io::Error::other)?;
+    let done = call(list.as_ptr().cast(), libc::c_int::try_from(count).unwrap_or(0));
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+/// Lists where the bytes of `span` are in this process, as far as there is room, and gives how many parts these are.
+#[inline]
+fn gather<M: GuestMemoryBackend>(
+    mem: &M,
+    span: &Span<'_>,
+    list: &mut [MaybeUninit<libc::iovec>; MAX_PARTS],
+) -> Result<usize, GuestMemoryError> {
+    let mut free = list.iter_mut();
+    let mut window = Window::empty();
+    let mut runs = Runs(span.segments.iter());
+    let mut run = runs.next_after(span.offset);
+    let mut left = span.len;
+    while run.len > 0 && left > 0 {
+        let Some((start, len)) = window.part(run.at, run.len.min(left)) else {
+            window = Window::around(mem, run.at)?;
+            continue;
+        };
+        let Some(part) = free.next() else { break };
+        part.write(libc::iovec {
+            iov_base: start.cast(),
+            iov_len: len,
+        });
+        left -= len;
+        run = run.without(len);
+        if run.len == 0 {
+            run = runs.next();
+        }
+    }
+    Ok(MAX_PARTS - free.len())
+}
+
+/// Segments that follow one another in guest memory, as the pages of a guest often do. They are one part for the kernel,
+/// which works for each.
+#[derive(Clone, Copy)]
+struct Run {
+    at: GuestAddress,
+    len: usize,
+}
+
+impl Run {
+    /// What comes after the first `len` bytes. It may be at the other end of the address space if it is nothing.
+    #[inline]
+    fn without(self, len: usize) -> Self {
+        Self {
+            at: GuestAddress(self.at.0.wrapping_add(len as u64)),
+            len: self.len - len,
+        }
+    }
+}
+
+struct Runs<'a>(std::slice::Iter<'a, Segment>);
+
+impl Runs<'_> {
+    /// The first that has something after `skip` bytes, without them. Empty when there is none.
+    #[inline]
+    fn next_after(&mut self, mut skip: usize) -> Run {
+        loop {
+            let run = self.next();
+            if run.len == 0 || skip < run.len {
+                return run.without(skip.min(run.len));
+            }
+            skip -= run.len;
+        }
+    }
+
+    /// Empty when there is none: segments never are.
+    #[inline]
+    fn next(&mut self) -> Run {
+        let Some(&(at, len)) = self.0.next() else {
+            return Run {
+                at: GuestAddress(0),
+                len: 0,
+            };
+        };
+        let mut len = len as usize;
+        while let Some(&(addr, more)) = self.0.as_slice().first()
+            && addr.0 == at.0.wrapping_add(len as u64)
+        {
+            len = len.saturating_add(more as usize);
+            self.0.next();
+        }
+        Run { at, len }
+    }
+}
+
+/// The region of guest memory that had the last address: to search for it costs more than what is done there.
+struct Window {
+    start: u64,
+    len: usize,
+    /// Where it begins in this process.
+    base: *mut u8,
+}
+
+impl Window {
+    fn empty() -> Self {
+        Self {
+            start: 0,
+            len: 0,
+            base: std::ptr::null_mut(),
+        }
+    }
+
+    /// Where `len` bytes at `addr` begin, and how many of them are here, if the first is. `len` is not 0.
+    #[inline]
+    fn part(&self, addr: GuestAddress, len: usize) -> Option<(*mut u8, usize)> {
+        let offset = usize::try_from(addr.0.wrapping_sub(self.start)).ok()?;
+        if offset >= self.len {
+            return None;
+        }
+        Some((self.base.wrapping_add(offset), len.min(self.len - offset)))
+    }
+
+    /// The region that has `addr`.
+    #[inline]
+    fn around<M: GuestMemoryBackend>(mem: &M, addr: GuestAddress) -> Result<Self, GuestMemoryError> {
+        let outside = || GuestMemoryError::InvalidGuestAddress(addr);
+        let region = mem.find_region(addr).ok_or_else(outside)?;
+        let start = region.start_addr().0;
+        let len = usize::try_from(region.len()).map_err(|_| outside())?;
+        let slice = region.get_slice(MemoryRegionAddress(0), len)?;
+        // The guard matters only for memory that is mapped on demand, which no one here uses: `mem` keeps the mapping
+        // alive.
+        let base = slice.ptr_guard_mut().as_ptr();
+        let window = Self { start, len, base };
+        // Memory implementations are the monitor's choice: what they say need not fit together.
+        if slice.len() == len && window.part(addr, 1).is_some() {
+            Ok(window)
+        } else {
+            Err(GuestMemoryError::PartialBuffer {
+                expected: len,
+                completed: slice.len(),
+            })
+        }
+    }
 }
 
 /// Fills `buf` with directory entries in the form of `getdents64(2)` and gives their length in bytes.
@@ -204,5 +339,120 @@ impl DescriptorPath {
     pub(crate) fn name(&self) -> &CStr {
         let name = self.bytes.get(Self::PREFIX.len()..).unwrap_or_default();
         CStr::from_bytes_until_nul(name).unwrap_or(c"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::fd::AsFd;
+
+    use vm_memory::{Bytes, GuestMemoryMmap};
+
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    /// Two regions that touch at 8 pages, and one with a gap before it.
+    fn memory() -> GuestMemoryMmap<()> {
+        let pages = 4096 * 8;
+        let ranges = [0, 8 * PAGE, 1 << 30].map(|start| (GuestAddress(start), pages));
+        GuestMemoryMmap::from_ranges(&ranges).unwrap()
+    }
+
+    fn segments(of: &[(u64, u32)]) -> Vec<Segment> {
+        of.iter().map(|&(addr, len)| (GuestAddress(addr), len)).collect()
+    }
+
+    /// How many parts the bytes are, and how many bytes these are in all.
+    fn counts(segments: &[Segment], offset: usize, len: usize) -> (usize, usize) {
+        let mut list = [const { MaybeUninit::zeroed() }; MAX_PARTS];
+        let span = Span { segments, offset, len };
+        let count = gather(&memory(), &span, &mut list).unwrap();
+        // SAFETY: the list was zeroed, which is a value, and then written to.
+        let parts = list[..count].iter().map(|part| unsafe { part.assume_init() });
+        (count, parts.map(|part| part.iov_len).sum())
+    }
+
+    #[test]
+    fn buffers_that_follow_one_another_are_one_part() {
+        let page = 4096;
+        let adjacent = segments(&[(16, 16), (PAGE, page), (2 * PAGE, page), (3 * PAGE, 100)]);
+        assert_eq!(counts(&adjacent, 16, usize::MAX), (1, 8292));
+        assert_eq!(counts(&adjacent, 0, usize::MAX), (2, 8308));
+        assert_eq!(counts(&adjacent, 20, 4096), (1, 4096));
+        assert_eq!(counts(&adjacent, 8308, 1), (0, 0));
+        assert_eq!(counts(&adjacent, usize::MAX, 1), (0, 0));
+        assert_eq!(counts(&adjacent, 16, 0), (0, 0));
+        assert_eq!(counts(&[], 0, 1), (0, 0));
+        let apart = segments(&[(3 * PAGE, page), (2 * PAGE, page), (5 * PAGE, page)]);
+        assert_eq!(counts(&apart, 0, usize::MAX), (3, 3 * 4096));
+        assert_eq!(counts(&apart, 4095, 2), (2, 2));
+    }
+
+    #[test]
+    fn regions_that_touch_are_parts_of_their_own() {
+        let across = segments(&[(7 * PAGE, 4096), (8 * PAGE, 4096), (1 << 30, 8)]);
+        assert_eq!(counts(&across, 0, usize::MAX), (3, 8200));
+        let one = segments(&[(7 * PAGE, 8192)]);
+        assert_eq!(counts(&one, 1, 5000), (2, 5000));
+    }
+
+    #[test]
+    fn what_has_no_room_is_left_for_the_next_call() {
+        let many: Vec<_> = (0..300).map(|index| (GuestAddress(index * 16), 8)).collect();
+        assert_eq!(counts(&many, 0, usize::MAX), (MAX_PARTS, MAX_PARTS * 8));
+        assert_eq!(counts(&many, MAX_PARTS * 8, usize::MAX), (44, 44 * 8));
+    }
+
+    #[test]
+    fn what_is_not_guest_memory_is_refused() {
+        let mut list = [const { MaybeUninit::zeroed() }; MAX_PARTS];
+        for bad in [(16 * PAGE, 1), (16 * PAGE - 1, 2), ((1 << 30) - 1, 2), (u64::MAX, 1)] {
+            let segments = segments(&[bad]);
+            let (offset, len) = (0, usize::MAX);
+            let span = Span {
+                segments: &segments,
+                offset,
+                len,
+            };
+            assert!(gather(&memory(), &span, &mut list).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_go_to_a_file_and_come_back_in_order() {
+        let mem = memory();
+        let places = segments(&[(0, 16), (15 * PAGE, 4096), (7 * PAGE + 1, 4096), ((1 << 30) + 9, 77)]);
+        let data: Vec<u8> = (0..16 + 8192 + 77).map(|index: u32| (index % 251) as u8).collect();
+        let mut at = 0;
+        for &(addr, len) in &places {
+            mem.write_slice(&data[at..at + len as usize], addr).unwrap();
+            at += len as usize;
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"head").unwrap();
+        let span = |offset, len| Span {
+            segments: &places,
+            offset,
+            len,
+        };
+        assert_eq!(write_from(file.as_fd(), 4, &mem, &span(3, 8200)).unwrap(), 8200);
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut written = Vec::new();
+        file.read_to_end(&mut written).unwrap();
+        assert_eq!(written[4..], data[3..8203]);
+
+        let other = memory();
+        assert_eq!(read_into(file.as_fd(), 4, &other, &span(3, usize::MAX)).unwrap(), 8200);
+        let mut read = Vec::new();
+        for &(addr, len) in &places {
+            let mut part = vec![0; len as usize];
+            other.read_slice(&mut part, addr).unwrap();
+            read.extend(part);
+        }
+        assert_eq!(read[..3], [0; 3]);
+        assert_eq!(read[3..8203], data[3..8203]);
+        assert!(read[8203..].iter().all(|byte| *byte == 0));
     }
 }
