@@ -40,12 +40,14 @@ impl<'a> Name<'a> {
 
     /// The name as system calls take it.
     #[must_use]
+    #[inline]
     pub fn as_c_str(self) -> &'a CStr {
         self.0
     }
 
     /// The bytes without the NUL.
     #[must_use]
+    #[inline]
     pub fn to_bytes(self) -> &'a [u8] {
         self.0.to_bytes()
     }

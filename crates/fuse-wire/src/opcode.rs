@@ -40,6 +40,7 @@ opcodes! {
 impl Opcode {
     /// Whether the driver waits for an answer. It does for DESTROY, though libraries have forgotten that.
     #[must_use]
+    #[inline]
     pub fn has_reply(self) -> bool {
         !matches!(
             self,

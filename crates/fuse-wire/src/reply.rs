@@ -113,6 +113,7 @@ impl HeaderOut {
 
     /// A reply with `payload_len` bytes after the header.
     #[must_use]
+    #[inline]
     pub fn success(unique: u64, payload_len: usize) -> Self {
         let len = u32::try_from(Self::LEN.saturating_add(payload_len)).unwrap_or(u32::MAX);
         Self {
@@ -125,6 +126,7 @@ impl HeaderOut {
     /// A refusal. `errno` is positive; what is not an error number of Linux becomes EIO, as the driver would take the
     /// reply for garbage.
     #[must_use]
+    #[inline]
     pub fn failure(unique: u64, errno: i32) -> Self {
         const EIO: i32 = 5;
         let errno = if (1..=511).contains(&errno) { errno } else { EIO };
@@ -138,6 +140,7 @@ impl HeaderOut {
 impl EntryOut {
     /// An entry and for how long its name and its attributes may be believed.
     #[must_use]
+    #[inline]
     pub fn new(nodeid: u64, generation: u64, attr: Attr, entry_valid: Duration, attr_valid: Duration) -> Self {
         Self {
             nodeid: nodeid.into(),
@@ -152,6 +155,7 @@ impl EntryOut {
 
     /// There is no such name, and that may be believed for `valid`.
     #[must_use]
+    #[inline]
     pub fn negative(valid: Duration) -> Self {
         Self::new(0, 0, Attr::default(), valid, Duration::ZERO)
     }
@@ -160,6 +164,7 @@ impl EntryOut {
 impl AttrOut {
     /// Attributes and for how long they may be believed.
     #[must_use]
+    #[inline]
     pub fn new(attr: Attr, valid: Duration) -> Self {
         Self {
             attr_valid: valid.as_secs().into(),
@@ -173,6 +178,7 @@ impl AttrOut {
 impl OpenOut {
     /// An open file.
     #[must_use]
+    #[inline]
     pub fn new(fh: u64, flags: OpenOutFlags) -> Self {
         Self {
             fh: fh.into(),

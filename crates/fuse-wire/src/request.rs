@@ -126,6 +126,7 @@ impl<'a> Request<'a> {
     /// How many of `len` bytes after the header are arguments that [`parse`](Self::parse) wants to see; what follows is
     /// data.
     #[must_use]
+    #[inline]
     pub fn arguments_len(opcode: Opcode, len: usize) -> usize {
         match opcode {
             Opcode::WRITE => len.min(size_of::<WriteIn>()),

@@ -173,12 +173,14 @@ impl HeaderIn {
 
     /// The operation.
     #[must_use]
+    #[inline]
     pub fn opcode(&self) -> Opcode {
         Opcode(self.opcode.get())
     }
 
     /// How many bytes at the end of the message are extensions, which come after the arguments.
     #[must_use]
+    #[inline]
     pub fn extensions_len(&self) -> usize {
         usize::from(self.total_extlen.get()) * 8
     }
@@ -190,6 +192,7 @@ macro_rules! flag_getters {
             impl $name {
                 #[doc = concat!("`", stringify!($field), "` as flags.")]
                 #[must_use]
+                #[inline]
                 pub fn $getter(&self) -> $flags {
                     $flags::from_bits_retain(self.$field.get())
                 }

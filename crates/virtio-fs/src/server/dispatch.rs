@@ -120,7 +120,7 @@ impl Server {
             result: result.into(),
             ..IoctlOut::default()
         };
-        self.scratch.reply.extend_from_slice(out.as_bytes());
+        self.scratch.reply.put(&out);
         self.scratch.reply.append(&mut self.scratch.value);
         Ok(Payload::Buffered)
     }
@@ -200,7 +200,8 @@ impl Server {
                 self.reply_attr(attr)
             }
             Request::Readlink => {
-                self.fs.readlink(node, &mut self.scratch.reply)?;
+                self.fs.readlink(node, &mut self.scratch.value)?;
+                self.scratch.reply.append(&mut self.scratch.value);
                 Ok(Payload::Buffered)
             }
             Request::Access(args) => self.fs.access(by, node, args.mask.get()).map(|()| Payload::Buffered),
@@ -270,8 +271,7 @@ impl Server {
         let room = exchange.reply_room() - HeaderOut::LEN;
         let size = (args.size.get() as usize).min(room).min(MAX_LISTING);
         let (handle, offset) = (Handle(args.fh.get()), args.offset.get());
-        self.scratch.reply.resize(size, 0);
-        let mut listing = Listing::new(&mut self.scratch.reply, plus);
+        let mut listing = Listing::new(self.scratch.reply.resized(size), plus);
         match plus {
             Some(_) => self.fs.readdirplus(node, handle, offset, &mut listing)?,
             None => self.fs.readdir(node, handle, offset, &mut listing)?,
@@ -368,7 +368,7 @@ impl Server {
     }
 
     fn reply<T: IntoBytes + Immutable>(&mut self, value: &T) -> Result<Payload> {
-        self.scratch.reply.extend_from_slice(value.as_bytes());
+        self.scratch.reply.put(value);
         Ok(Payload::Buffered)
     }
 

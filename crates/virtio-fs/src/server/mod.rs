@@ -3,11 +3,13 @@
 mod dispatch;
 mod listing;
 mod policy;
+mod reply;
 
 use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
 use virtio_ring::RingError;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
+use self::reply::{ReplyBuffer, send_header};
 use crate::errno::{Errno, Result};
 use crate::{Context, DataIn, DataOut, Exchange, Fault, FileSystem, NodeId, Options};
 
@@ -19,9 +21,6 @@ const MAX_MESSAGE: usize = MAX_DATA as usize + 4096;
 
 /// How much of a request is read at once: header, arguments and a name of usual length.
 const FIRST_LOOK: usize = 128;
-
-/// The longest reply that is put together before it is written: CREATE's.
-const SHORT_REPLY: usize = 192;
 
 /// Requests that the guest may have under way in the background.
 const MAX_BACKGROUND: u16 = 1024;
@@ -85,8 +84,7 @@ pub struct Server {
 /// Buffers that are reused from request to request.
 #[derive(Default)]
 struct Scratch {
-    /// What follows the header in the reply.
-    reply: Vec<u8>,
+    reply: ReplyBuffer,
     /// Values of unknown length on their way into `reply`.
     value: Vec<u8>,
 }
@@ -146,8 +144,8 @@ impl Server {
             return Outcome::Replied(0);
         };
         let unique = header.unique.get();
-        match self.answer(&header, first, exchange) {
-            Ok(Payload::Buffered) => Outcome::Replied(send(exchange, unique, &self.scratch.reply)),
+        match self.answer(header, first, exchange) {
+            Ok(Payload::Buffered) => Outcome::Replied(self.scratch.reply.send(exchange, unique)),
             Ok(Payload::InPlace(len)) => Outcome::Replied(send_header(exchange, HeaderOut::success(unique, len))),
             Ok(Payload::NoReply) => Outcome::Unanswered,
             Ok(Payload::Waits) => Outcome::Waits { unique },
@@ -252,7 +250,7 @@ impl Server {
             InitReply::Refused => return Err(self.malformed(Errno::EPROTO)),
         };
         self.scratch.reply.clear();
-        self.scratch.reply.extend_from_slice(out.as_bytes());
+        self.scratch.reply.put(&out);
         Ok(Payload::Buffered)
     }
 
@@ -314,12 +312,11 @@ impl Server {
 }
 
 /// The header, and what was read with it: one access to the other side's memory for most messages.
-fn first_look<'a>(exchange: &dyn Exchange, buf: &'a mut [u8; FIRST_LOOK]) -> Option<(HeaderIn, &'a [u8])> {
+fn first_look<'a>(exchange: &dyn Exchange, buf: &'a mut [u8; FIRST_LOOK]) -> Option<(&'a HeaderIn, &'a [u8])> {
     let len = exchange.request_len().min(FIRST_LOOK);
     let read = buf.get_mut(..len)?;
     exchange.read_request(0, read).ok()?;
-    let (header, rest) = HeaderIn::read_from_prefix(read).ok()?;
-    Some((header, rest))
+    HeaderIn::ref_from_prefix(read).ok()
 }
 
 /// All the arguments, of which the first bytes are known: each byte is read once.
@@ -334,36 +331,4 @@ fn read_arguments(
     into.resize(len, 0);
     let rest = into.get_mut(first.len()..).unwrap_or_default();
     exchange.read_request(HeaderIn::LEN + first.len(), rest)
-}
-
-/// Header and payload with one access to the other side's memory where the payload is short.
-fn send(exchange: &mut dyn Exchange, unique: u64, payload: &[u8]) -> u32 {
-    let header = HeaderOut::success(unique, payload.len());
-    let mut message = [0; SHORT_REPLY];
-    let len = HeaderOut::LEN + payload.len();
-    let sent = match message
-        .get_mut(..len)
-        .and_then(|all| all.split_at_mut_checked(HeaderOut::LEN))
-    {
-        Some((head, body)) => {
-            head.copy_from_slice(header.as_bytes());
-            body.copy_from_slice(payload);
-            exchange.write_reply(0, message.get(..len).unwrap_or_default())
-        }
-        None => exchange
-            .write_reply(HeaderOut::LEN, payload)
-            .and_then(|()| exchange.write_reply(0, header.as_bytes())),
-    };
-    match sent {
-        Ok(()) => header.len.get(),
-        Err(Fault) => send_header(exchange, HeaderOut::failure(unique, libc::EIO)),
-    }
-}
-
-/// Gives the length of the whole reply; 0 when not even a header fits.
-fn send_header(exchange: &mut dyn Exchange, header: HeaderOut) -> u32 {
-    match exchange.write_reply(0, header.as_bytes()) {
-        Ok(()) => header.len.get(),
-        Err(Fault) => 0,
-    }
 }
