@@ -51,8 +51,10 @@ impl FdCache {
     /// The descriptor at `place`, now the newest.
     pub(super) fn get(&mut self, place: Place) -> Option<Arc<OwnedFd>> {
         let fd = Arc::clone(&self.entries.get(place)?.held.as_ref()?.1);
-        self.unlink(place);
-        self.link_newest(place);
+        if place != self.newest {
+            self.unlink(place);
+            self.link_newest(place);
+        }
         Some(fd)
     }
 

@@ -174,6 +174,7 @@ impl Passthrough {
     }
 
     /// Nodes that nothing refers to go.
+    #[inline]
     fn collect(&mut self) {
         while let Some((slot, node)) = self.nodes.take_unused() {
             if let Some(place) = node.cached {

@@ -40,11 +40,18 @@ impl Passthrough {
     ///
     /// # Errors
     /// EACCES for the root of a pseudo file system, and so for all that is in it.
+    #[inline]
     pub(super) fn look(&mut self, folder: Slot, fd: &OwnedFd, name: Name<'_>) -> Result<Stat> {
         let stat = Stat::at(fd, name.as_c_str())?;
         if self.nodes.get(folder)?.key.is_on_mount_of(&stat.key) {
-            return Ok(stat);
+            Ok(stat)
+        } else {
+            self.look_at_mount(fd, name)
         }
+    }
+
+    #[cold]
+    fn look_at_mount(&mut self, fd: &OwnedFd, name: Name<'_>) -> Result<Stat> {
         let mounted = self.opening(|_| open_beneath(fd, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
         if OF_THE_KERNEL.contains(&rustix::fs::fstatfs(&mounted)?.f_type) {
             return Err(Errno::EACCES);

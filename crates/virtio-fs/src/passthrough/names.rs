@@ -21,6 +21,7 @@ impl Passthrough {
     }
 
     /// Counts one lookup of what was seen.
+    #[inline]
     pub(super) fn entry(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Entry> {
         let slot = self.nodes.remember(stat, place)?;
         // It may have been in a folder before that the guest does not know any more.
@@ -32,6 +33,7 @@ impl Passthrough {
     }
 
     /// Attributes on their way to the guest.
+    #[inline]
     pub(super) fn tell(&mut self, slot: Slot, stat: &Stat) -> Attr {
         self.nodes.told_size(slot, stat.attr.size);
         self.shown(stat)
@@ -39,6 +41,7 @@ impl Passthrough {
 
     /// Attributes as the guest sees them. It takes the share for one file system: inodes of other devices get numbers
     /// that do not meet those of the root's.
+    #[inline]
     fn shown(&self, stat: &Stat) -> Attr {
         let mut attr = stat.attr;
         if stat.key.device != self.root_key.device {

@@ -5,7 +5,7 @@
 //! slot was used, so an ID from before a FORGET finds nothing.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use foldhash::fast::RandomState;
 
@@ -30,7 +30,43 @@ const MAX_DEPTH: usize = 4096;
 #[derive(Debug)]
 struct Place {
     parent: Slot,
-    name: Box<[u8]>,
+    name: ShortBytes,
+}
+
+/// Bytes that mostly are few: then they take no allocation of their own.
+#[derive(Debug)]
+enum ShortBytes {
+    Here { len: u8, bytes: [u8; Self::MOST] },
+    Boxed(Box<[u8]>),
+}
+
+impl ShortBytes {
+    /// As many as make the whole no larger than four words.
+    const MOST: usize = 30;
+
+    #[inline]
+    fn new(from: &[u8]) -> Self {
+        let mut bytes = [0; Self::MOST];
+        match (bytes.get_mut(..from.len()), u8::try_from(from.len())) {
+            (Some(room), Ok(len)) => {
+                room.copy_from_slice(from);
+                Self::Here { len, bytes }
+            }
+            _ => Self::Boxed(from.into()),
+        }
+    }
+}
+
+impl std::ops::Deref for ShortBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Here { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Boxed(bytes) => bytes,
+        }
+    }
 }
 
 /// One inode.
@@ -94,7 +130,7 @@ pub(super) struct Nodes {
     by_key: HashMap<Key, Slot, RandomState>,
     /// Slots by the hash of their place. Two places with one hash would cost the older one its entry: renaming it would
     /// then go unnoticed, and the guest gets ESTALE and looks the name up again.
-    by_place: HashMap<u64, Slot, RandomState>,
+    by_place: HashMap<u64, Slot, BuildHasherDefault<Hashed>>,
     hasher: RandomState,
     max: usize,
     /// Nodes that may have lost the last that referred to them; see [`take_unused`](Self::take_unused).
@@ -174,6 +210,7 @@ impl Nodes {
     ///
     /// # Errors
     /// ENFILE when the table is full.
+    #[inline]
     pub(super) fn remember(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Slot> {
         let known = self.by_key.get(&stat.key).copied();
         let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is_surely(stat)));
@@ -220,10 +257,8 @@ impl Nodes {
     /// The inode is gone: what looks the same from now on is another one.
     pub(super) fn lost(&mut self, slot: Slot) {
         let key = self.get(slot).map(|node| node.key);
-        if let Ok(key) = key
-            && self.by_key.get(&key) == Some(&slot)
-        {
-            self.by_key.remove(&key);
+        if let Ok(key) = key {
+            remove_own(&mut self.by_key, key, slot);
         }
     }
 
@@ -269,9 +304,7 @@ impl Nodes {
         let node = node.take()?;
         *generation = generation.wrapping_add(1) & 0x7fff_ffff;
         self.free.push(slot);
-        if self.by_key.get(&node.key) == Some(&slot) {
-            self.by_key.remove(&node.key);
-        }
+        remove_own(&mut self.by_key, node.key, slot);
         Some((slot, node))
     }
 
@@ -294,7 +327,7 @@ impl Nodes {
         if let Ok(node) = self.get_mut(slot) {
             node.place = Some(Place {
                 parent,
-                name: name.into(),
+                name: ShortBytes::new(name),
             });
         }
         if let Ok(node) = self.get_mut(parent) {
@@ -308,9 +341,7 @@ impl Nodes {
             return;
         };
         let hash = self.place_hash(place.parent, &place.name);
-        if self.by_place.get(&hash) == Some(&slot) {
-            self.by_place.remove(&hash);
-        }
+        remove_own(&mut self.by_place, hash, slot);
         if let Ok(parent) = self.get_mut(place.parent) {
             parent.children = parent.children.saturating_sub(1);
             self.suspects.push(place.parent);
@@ -398,9 +429,51 @@ impl Nodes {
     }
 }
 
+/// Removes what is known under `key` if that is `slot`. To put the wrong one back is rare, and to look first costs as much
+/// as to remove.
+fn remove_own<K: Copy + Eq + Hash, S: BuildHasher>(map: &mut HashMap<K, Slot, S>, key: K, slot: Slot) {
+    if let Some(other) = map.remove(&key)
+        && other != slot
+    {
+        map.insert(key, other);
+    }
+}
+
+/// For keys that are hashes already: each is its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    #[inline]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// Not for such keys; any function will do.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_stay_the_same_however_many_they_are() {
+        for len in [0, 1, ShortBytes::MOST, ShortBytes::MOST + 1, 255, 256, 4095] {
+            let bytes: Vec<u8> = (0..len).map(|index| index.to_le_bytes()[0]).collect();
+            assert_eq!(*ShortBytes::new(&bytes), *bytes);
+        }
+        assert_eq!(size_of::<ShortBytes>(), 32);
+    }
 
     /// A time of birth with the steps of the host's clock does not tell two inodes apart that follow one another.
     #[test]

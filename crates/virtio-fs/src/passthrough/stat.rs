@@ -39,6 +39,7 @@ const WANTED: StatxFlags = StatxFlags::BASIC_STATS
 
 impl Stat {
     /// Of what a descriptor stands for.
+    #[inline]
     pub(super) fn of(fd: impl AsFd) -> Result<Self> {
         Ok(Self::from_statx(&rustix::fs::statx(
             fd,
@@ -49,11 +50,13 @@ impl Stat {
     }
 
     /// Of a name in a folder, symbolic links as they are. `name` has one component.
+    #[inline]
     pub(super) fn at(folder: impl AsFd, name: &CStr) -> Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         Ok(Self::from_statx(&rustix::fs::statx(folder, name, flags, WANTED)?))
     }
 
+    #[inline]
     fn from_statx(statx: &Statx) -> Self {
         let key = Key {
             device: (statx.stx_dev_major, statx.stx_dev_minor),
