@@ -18,6 +18,7 @@ mod names;
 mod nodes;
 mod open_files;
 mod resolve;
+mod short_bytes;
 mod stat;
 mod xattr;
 

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::caching::Others;
 use super::fd_cache::Place as CachePlace;
+use super::short_bytes::ShortBytes;
 use super::stat::{Key, Stat};
 use crate::errno::{Errno, Result};
 use crate::sys::FileHandle;
@@ -31,42 +32,6 @@ const MAX_DEPTH: usize = 4096;
 struct Place {
     parent: Slot,
     name: ShortBytes,
-}
-
-/// Bytes that mostly are few: then they take no allocation of their own.
-#[derive(Debug)]
-enum ShortBytes {
-    Here { len: u8, bytes: [u8; Self::MOST] },
-    Boxed(Box<[u8]>),
-}
-
-impl ShortBytes {
-    /// As many as make the whole no larger than four words.
-    const MOST: usize = 30;
-
-    #[inline]
-    fn new(from: &[u8]) -> Self {
-        let mut bytes = [0; Self::MOST];
-        match (bytes.get_mut(..from.len()), u8::try_from(from.len())) {
-            (Some(room), Ok(len)) => {
-                room.copy_from_slice(from);
-                Self::Here { len, bytes }
-            }
-            _ => Self::Boxed(from.into()),
-        }
-    }
-}
-
-impl std::ops::Deref for ShortBytes {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Here { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Self::Boxed(bytes) => bytes,
-        }
-    }
 }
 
 /// One inode.
@@ -465,15 +430,6 @@ impl Hasher for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_stay_the_same_however_many_they_are() {
-        for len in [0, 1, ShortBytes::MOST, ShortBytes::MOST + 1, 255, 256, 4095] {
-            let bytes: Vec<u8> = (0..len).map(|index| index.to_le_bytes()[0]).collect();
-            assert_eq!(*ShortBytes::new(&bytes), *bytes);
-        }
-        assert_eq!(size_of::<ShortBytes>(), 32);
-    }
 
     /// A time of birth with the steps of the host's clock does not tell two inodes apart that follow one another.
     #[test]
