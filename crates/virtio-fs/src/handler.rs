@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use virtio_ring::{Chain, ChainError, Ring, RingError};
+use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::hold::{HOLD, Notified};
@@ -144,6 +144,7 @@ impl Handler {
     }
 
     fn process_at<M: GuestMemoryBackend>(&mut self, pace: Pace, mem: &M) -> Progress {
+        let mem = &Nearby::new(mem);
         let mut progress = Progress::default();
         for queue in 0..self.lanes.len() {
             self.process_queue(mem, queue, pace, &mut progress);
