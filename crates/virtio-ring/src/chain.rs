@@ -72,6 +72,10 @@ impl Chain {
     #[inline]
     pub fn read_at<M: GuestMemoryBackend>(&self, mem: &M, offset: usize, buf: &mut [u8]) -> Result<(), ChainError> {
         check_range(offset, buf.len(), self.readable_len())?;
+        if let Some(slice) = self.readable_slice(mem, offset, buf.len()) {
+            slice.copy_to(buf);
+            return Ok(());
+        }
         let mut slices = self.readable_slices(mem, offset, buf.len());
         let mut rest = buf;
         while let Some(slice) = slices.next_part()? {
@@ -89,6 +93,10 @@ impl Chain {
     #[inline]
     pub fn write_at<M: GuestMemoryBackend>(&self, mem: &M, offset: usize, buf: &[u8]) -> Result<(), ChainError> {
         check_range(offset, buf.len(), self.writable_len())?;
+        if let Some(slice) = self.writable_slice(mem, offset, buf.len()) {
+            slice.copy_from(buf);
+            return Ok(());
+        }
         let mut slices = self.writable_slices(mem, offset, buf.len());
         let mut rest = buf;
         while let Some(slice) = slices.next_part()? {
@@ -97,6 +105,29 @@ impl Chain {
             rest = later;
         }
         Ok(())
+    }
+
+    /// `len` readable bytes from `offset` on as one slice, if they are in one buffer and one memory region, as nearly
+    /// always, and not none. Where there is no such slice, [`readable_slices`](Self::readable_slices) tells more.
+    #[inline]
+    pub fn readable_slice<'a, M: GuestMemoryBackend>(
+        &'a self,
+        mem: &'a M,
+        offset: usize,
+        len: usize,
+    ) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        whole_slice(mem, self.readable_segments(), offset, len)
+    }
+
+    /// The same of the writable bytes; see [`writable_slices`](Self::writable_slices).
+    #[inline]
+    pub fn writable_slice<'a, M: GuestMemoryBackend>(
+        &'a self,
+        mem: &'a M,
+        offset: usize,
+        len: usize,
+    ) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        whole_slice(mem, self.writable_segments(), offset, len)
     }
 
     /// At most `limit` readable bytes from `offset` on, as slices of contiguous host memory.
@@ -162,6 +193,30 @@ fn check_range(offset: usize, len: usize, available: usize) -> Result<(), ChainE
         Some(end) if end <= available => Ok(()),
         _ => Err(ChainError::OutOfRange { offset, len, available }),
     }
+}
+
+#[inline]
+fn whole_slice<'a, M: GuestMemoryBackend>(
+    mem: &'a M,
+    segments: &[Segment],
+    offset: usize,
+    len: usize,
+) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+    let mut offset = offset;
+    for &(addr, segment_len) in segments {
+        let segment_len = segment_len as usize;
+        if let Some(room) = segment_len.checked_sub(offset).filter(|&room| room > 0) {
+            if len == 0 || len > room {
+                return None;
+            }
+            // A segment does not pass the end of the address space, or it would not be in the chain.
+            let at = GuestAddress(addr.0.wrapping_add(offset as u64));
+            let slice = memory::first_part(mem, at, len).ok()?;
+            return (slice.len() == len).then_some(slice);
+        }
+        offset -= segment_len;
+    }
+    None
 }
 
 /// Contiguous parts of a chain's bytes. A buffer that spans two memory regions comes as two. After an error there is

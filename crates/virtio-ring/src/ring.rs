@@ -119,7 +119,18 @@ impl Ring {
     /// # Errors
     /// When the ring itself is broken. It is stopped then: later calls find nothing.
     pub fn pop<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &mut Chain) -> Result<bool, RingError> {
-        let mem = &Nearby::new(mem);
+        self.pop_nearby(&Nearby::new(mem), chain)
+    }
+
+    /// [`pop`](Self::pop) for a caller that has the memory wrapped already, as all methods of this name.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn pop_nearby<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        chain: &mut Chain,
+    ) -> Result<bool, RingError> {
         if !self.sees_available(mem)? {
             return Ok(false);
         }
@@ -164,7 +175,31 @@ impl Ring {
     /// # Errors
     /// When no chain is out, or the used ring is not in guest memory.
     pub fn push_used<M: GuestMemoryBackend>(&mut self, mem: &M, head: u16, len: u32) -> Result<(), RingError> {
-        self.push_element(&Nearby::new(mem), head, len)
+        self.push_used_nearby(&Nearby::new(mem), head, len)
+    }
+
+    /// [`push_used`](Self::push_used) for wrapped memory.
+    ///
+    /// # Errors
+    /// As [`push_used`](Self::push_used).
+    #[inline]
+    pub fn push_used_nearby<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        head: u16,
+        len: u32,
+    ) -> Result<(), RingError> {
+        if self.in_flight == 0 || head >= self.queue.size() {
+            return Err(RingError::NotPopped { head });
+        }
+        let at = ENTRIES + u64::from(self.slot(self.next_used)) * USED_ENTRY_LEN;
+        let element = u64::from(head) | (u64::from(len) << 32);
+        if let Err(error) = mem.write(self.queue.used_ring(), at, element.to_le()) {
+            return Err(self.stop(error));
+        }
+        self.next_used += 1;
+        self.in_flight -= 1;
+        Ok(())
     }
 
     /// How many chains were pushed and not published.
@@ -179,12 +214,19 @@ impl Ring {
     /// # Errors
     /// When a ring is not in guest memory.
     pub fn publish<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+        self.publish_nearby(&Nearby::new(mem))
+    }
+
+    /// [`publish`](Self::publish) for wrapped memory.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_nearby<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
         let old = self.published;
         let new = self.next_used;
         if old == new {
             return Ok(false);
         }
-        let mem = &Nearby::new(mem);
         self.store_used(mem, IDX, new.0, Ordering::Release)?;
         self.published = new;
         // The driver writes used_event and then looks at used.idx; we did the reverse. Without the fence both could
@@ -204,19 +246,22 @@ impl Ring {
     /// # Errors
     /// As [`pop`](Self::pop).
     pub fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        self.enable_notification_after(mem, 0)
+        self.enable_notification_nearby(&Nearby::new(mem), 0)
     }
 
-    /// The same, and the first `skip` chains that the driver adds are not worth a notification yet: the one after them is.
-    /// Without VIRTIO_F_EVENT_IDX the driver notifies for each.
+    /// [`enable_notification`](Self::enable_notification) for wrapped memory, and for the chain after the first `skip` that
+    /// the driver adds: those are not worth a notification yet. Without VIRTIO_F_EVENT_IDX the driver notifies for each.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
-    pub fn enable_notification_after<M: GuestMemoryBackend>(&mut self, mem: &M, skip: u16) -> Result<bool, RingError> {
+    pub fn enable_notification_nearby<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        skip: u16,
+    ) -> Result<bool, RingError> {
         if !self.ready {
             return Ok(false);
         }
-        let mem = &Nearby::new(mem);
         if self.queue.event_idx_enabled() {
             let at = ENTRIES + u64::from(self.queue.size()) * USED_ENTRY_LEN;
             let event = self.next_avail + Wrapping(skip);
@@ -235,11 +280,20 @@ impl Ring {
     /// # Errors
     /// When the used ring is not in guest memory.
     pub fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+        self.disable_notification_nearby(&Nearby::new(mem))
+    }
+
+    /// [`disable_notification`](Self::disable_notification) for wrapped memory.
+    ///
+    /// # Errors
+    /// As [`disable_notification`](Self::disable_notification).
+    #[inline]
+    pub fn disable_notification_nearby<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         // With EVENT_IDX the driver notifies once per avail_event, which is left where it was.
         if !self.ready || self.queue.event_idx_enabled() {
             return Ok(());
         }
-        self.store_used(&Nearby::new(mem), 0, USED_F_NO_NOTIFY, Ordering::Relaxed)
+        self.store_used(mem, 0, USED_F_NO_NOTIFY, Ordering::Relaxed)
     }
 
     #[inline]
@@ -283,27 +337,7 @@ impl Ring {
         if self.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(head, %reason, "malformed descriptor chain given back; further ones are only counted");
         }
-        self.push_element(mem, head, 0)
-    }
-
-    #[inline]
-    fn push_element<M: GuestMemoryBackend>(
-        &mut self,
-        mem: &Nearby<'_, M>,
-        head: u16,
-        len: u32,
-    ) -> Result<(), RingError> {
-        if self.in_flight == 0 || head >= self.queue.size() {
-            return Err(RingError::NotPopped { head });
-        }
-        let at = ENTRIES + u64::from(self.slot(self.next_used)) * USED_ENTRY_LEN;
-        let element = u64::from(head) | (u64::from(len) << 32);
-        if let Err(error) = mem.write(self.queue.used_ring(), at, element.to_le()) {
-            return Err(self.stop(error));
-        }
-        self.next_used += 1;
-        self.in_flight -= 1;
-        Ok(())
+        self.push_used_nearby(mem, head, 0)
     }
 
     /// A driver cannot have more chains out than the queue holds, whether we took them already or not.
