@@ -72,6 +72,40 @@ fn datagram_longer_than_the_guests_buffer_is_dropped_whole() {
     assert_eq!(vm.stat("datagrams_too_long"), 1);
 }
 
+/// A socket is asked for one datagram a report where they come one at a time; a pass for each of many would be dear.
+#[test]
+fn flood_of_datagrams_comes_whole_and_in_order_with_few_reports() {
+    let host = host("127.0.0.1:0");
+    let mut vm = Vm::new(inet_config());
+    let port = socket(&mut vm, 2);
+    send_to(&mut vm, port, host.local_addr().unwrap(), b"x");
+    let (_, from) = receive(&host);
+    let before = vm.watcher.events;
+    for n in 0..100u32 {
+        host.send_to(&n.to_le_bytes(), from).unwrap();
+    }
+    for n in 0..100u32 {
+        assert_eq!(vm.datagram_to(port), n.to_le_bytes());
+    }
+    assert!(vm.watcher.events - before < 20, "{}", vm.watcher.events - before);
+}
+
+/// What is left in a socket that was asked once is not forgotten when nothing else happens.
+#[test]
+fn second_of_two_datagrams_follows_without_anything_else() {
+    let host = host("127.0.0.1:0");
+    let mut vm = Vm::new(inet_config());
+    let port = socket(&mut vm, 2);
+    send_to(&mut vm, port, host.local_addr().unwrap(), b"x");
+    let (_, from) = receive(&host);
+    for round in 0..30u8 {
+        host.send_to(&[round, 0], from).unwrap();
+        host.send_to(&[round, 1], from).unwrap();
+        assert_eq!(vm.datagram_to(port), [round, 0]);
+        assert_eq!(vm.datagram_to(port), [round, 1]);
+    }
+}
+
 #[test]
 fn datagram_of_a_stranger_is_dropped() {
     let (host, stranger) = (host("127.0.0.1:0"), host("127.0.0.1:0"));

@@ -7,6 +7,7 @@ use vsock_proto::wire::SocketName;
 
 use super::actions::abort_on_close;
 use super::backlog::Backlog;
+use super::burst::Burst;
 use crate::backend::{Connection, HostStream, Listener};
 use crate::watch::{Interest, Watcher};
 
@@ -24,6 +25,8 @@ pub(super) struct Endpoint {
     pub(super) peer: Option<SocketName>,
     /// Receive buffers that its next bytes are expected to fill.
     pub(super) appetite: usize,
+    /// Datagrams that one report of the event loop is expected to stand for.
+    pub(super) burst: Burst,
     /// A connect is under way.
     pub(super) connecting: bool,
     /// To be woken when there is something to read.
@@ -49,6 +52,7 @@ impl Endpoint {
             backlog: Backlog::default(),
             peer: None,
             appetite: FIRST_APPETITE,
+            burst: Burst::default(),
             connecting: false,
             reading: false,
             hung_up: false,

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use virtio_ring::RingError;
+use virtio_ring::{Nearby, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::ProxyId;
 
@@ -71,6 +71,7 @@ impl<B: Backend> Handler<B> {
         queues: &mut Queues,
         mem: &M,
     ) -> Result<(), RingError> {
+        let mem = &Nearby::new(mem);
         for _ in 0..MAX_ROUNDS {
             if !self.drain_tx(now, &mut queues.tx, mem, &mut NoLoop)? {
                 break;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
 use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN};
@@ -26,9 +26,11 @@ const MAX_TURNS: usize = 1024;
 /// Receive buffers that were taken, and what could not be put into one.
 #[derive(Default)]
 pub(super) struct RxPath {
-    /// In the order in which they were taken. They stay for the next time if not needed.
-    taken: VecDeque<Chain>,
-    spare: Vec<Chain>,
+    /// The first `taken` are buffers of the driver's, in the order in which they were taken; those stay for the next
+    /// time if not needed. The others are to be filled again: a chain that moved in and out of another list for each
+    /// packet would cost as much as taking it.
+    chains: VecDeque<Chain>,
+    taken: usize,
     /// A packet that found no buffer large enough.
     pub(super) held: Option<Transmit>,
     /// A stream's data went to the driver.
@@ -42,44 +44,74 @@ impl RxPath {
     fn take<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         count: usize,
         stats: &vsock_proto::Stats,
     ) -> Result<bool, RingError> {
-        while self.taken.len() < count {
-            let mut chain = self.spare.pop().unwrap_or_default();
-            if !ring.pop(mem, &mut chain)? {
-                self.spare.push(chain);
+        while self.taken < count {
+            if self.chains.len() <= self.taken {
+                self.chains.push_back(Chain::new());
+            }
+            let Some(chain) = self.chains.get_mut(self.taken) else {
+                return Ok(false);
+            };
+            if !ring.pop_nearby(mem, chain)? {
                 return Ok(false);
             }
             if chain.readable_len() > 0 || chain.writable_len() < MIN_BUFFER {
                 stats.rx_unusable.count();
-                ring.push_used(mem, chain.head(), 0)?;
-                self.spare.push(chain);
+                ring.push_used_nearby(mem, chain.head(), 0)?;
             } else {
-                self.taken.push_back(chain);
+                self.taken += 1;
             }
         }
         Ok(true)
     }
 
+    /// The buffers that were taken, oldest first.
+    fn taken(&self) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().take(self.taken)
+    }
+
+    /// The oldest buffer.
+    fn oldest(&self) -> Option<&Chain> {
+        self.taken().next()
+    }
+
     /// How much payload the buffer at `index` of the taken ones has room for.
     fn capacity_of(&self, index: usize) -> usize {
-        self.taken.get(index).map_or(0, capacity)
+        self.chains.get(index).map_or(0, capacity)
     }
 
     /// Gives the oldest buffer back with `len` bytes in it.
-    fn give<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, len: usize) -> Result<(), RingError> {
-        if let Some(chain) = self.taken.pop_front() {
-            ring.push_used(mem, chain.head(), u32::try_from(len).unwrap_or(0))?;
-            self.spare.push(chain);
-        }
-        Ok(())
+    fn give<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        len: usize,
+    ) -> Result<(), RingError> {
+        let Some(chain) = self.oldest() else {
+            return Ok(());
+        };
+        let result = ring.push_used_nearby(mem, chain.head(), u32::try_from(len).unwrap_or(0));
+        self.given(1);
+        result
+    }
+
+    /// The `count` oldest buffers are the driver's again.
+    fn given(&mut self, count: usize) {
+        let count = count.min(self.taken);
+        self.chains.rotate_left(count);
+        self.taken -= count;
     }
 
     /// Gives back all buffers, with nothing in them.
-    pub(super) fn give_all_back<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M) -> Result<(), RingError> {
-        while !self.taken.is_empty() {
+    pub(super) fn give_all_back<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+    ) -> Result<(), RingError> {
+        while self.taken > 0 {
             self.give(ring, mem, 0)?;
         }
         Ok(())
@@ -89,11 +121,11 @@ impl RxPath {
     fn put<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         header: &Header,
         payload: &[u8],
     ) -> Result<bool, RingError> {
-        let Some(chain) = self.taken.front() else {
+        let Some(chain) = self.oldest() else {
             return Ok(false);
         };
         let fits = chain.write_at(mem, HEADER_LEN, payload).is_ok() && chain.write_at(mem, 0, &header.emit()).is_ok();
@@ -115,17 +147,17 @@ impl<B: Backend> Handler<B> {
         &mut self,
         now: Duration,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         watcher: &mut dyn Watcher,
     ) -> Result<bool, RingError> {
-        ring.disable_notification(mem)?;
+        ring.disable_notification_nearby(mem)?;
         for _ in 0..MAX_TURNS {
             if self.rx.held.is_none() && !self.mux.wants_transmit() && !self.rx.route_datagrams {
                 return Ok(false);
             }
             if !self.rx.take(ring, mem, 1, self.mux.stats())? {
                 // The driver notifies when it has added buffers; until then the host's sockets wait.
-                return ring.enable_notification(mem);
+                return ring.enable_notification_nearby(mem);
             }
             let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) else {
                 self.route_datagram_turn(ring, mem)?;
@@ -140,7 +172,7 @@ impl<B: Backend> Handler<B> {
     fn transmit<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         transmit: Transmit,
     ) -> Result<(), RingError> {
         let fits = match &transmit {
@@ -170,7 +202,7 @@ impl<B: Backend> Handler<B> {
     fn stream_turn<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         id: ProxyId,
         max_bytes: usize,
         max_packets: usize,
@@ -245,7 +277,7 @@ impl<B: Backend> Handler<B> {
             return broken();
         };
         let mut parts = Parts::new();
-        if let Err(error) = receive_parts(mem, self.rx.taken.iter().take(buffers), max_bytes, &mut parts) {
+        if let Err(error) = receive_parts(mem, self.rx.taken().take(buffers), max_bytes, &mut parts) {
             return (0, Err(error));
         }
         let asked = parts.bytes();
@@ -278,27 +310,43 @@ impl<B: Backend> Handler<B> {
     fn hand_over<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         id: ProxyId,
         got: usize,
     ) -> Result<usize, RingError> {
-        let (mut left, mut buffers) = (got, 0);
-        while left > 0 {
-            let Some(chain) = self.rx.taken.front() else { break };
+        let (mut left, mut buffers, mut result) = (got, 0, Ok(()));
+        for chain in self.rx.taken() {
+            if left == 0 || result.is_err() {
+                break;
+            }
             let len = left.min(capacity(chain));
             left -= len;
             let header = self.mux.stream_header(id, u32::try_from(len).unwrap_or(0));
             let written = header.is_some_and(|header| chain.write_at(mem, 0, &header.emit()).is_ok());
-            self.rx.give(ring, mem, if written { HEADER_LEN + len } else { 0 })?;
+            let used = if written { HEADER_LEN + len } else { 0 };
+            result = ring.push_used_nearby(mem, chain.head(), u32::try_from(used).unwrap_or(0));
             buffers += 1;
         }
-        Ok(buffers)
+        self.rx.given(buffers);
+        result.map(|()| buffers)
     }
 
-    fn datagram_turn<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M, id: ProxyId) -> Result<(), RingError> {
-        let read = self.read_datagram(mem, id);
+    fn datagram_turn<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        id: ProxyId,
+    ) -> Result<(), RingError> {
+        let mut read = self.read_datagram(mem, id);
+        if let Some(endpoint) = self.endpoints.get_mut(id) {
+            match &mut read {
+                DatagramRead::Got { more, .. } => *more = endpoint.burst.got(),
+                DatagramRead::TooLong => {}
+                DatagramRead::Empty => endpoint.burst.ended(),
+            }
+        }
         if let Some(header) = self.mux.datagram_read(id, read)
-            && let Some(chain) = self.rx.taken.front()
+            && let Some(chain) = self.rx.oldest()
         {
             let written = chain.write_at(mem, 0, &header.emit()).is_ok();
             self.rx
@@ -314,7 +362,7 @@ impl<B: Backend> Handler<B> {
             return DatagramRead::Empty;
         };
         let mut parts = Parts::new();
-        if receive_parts(mem, self.rx.taken.iter().take(1), usize::MAX, &mut parts).is_err() {
+        if receive_parts(mem, self.rx.taken().take(1), usize::MAX, &mut parts).is_err() {
             return DatagramRead::Empty;
         }
         // Errors are those of datagrams sent earlier; each is reported once.
@@ -329,22 +377,23 @@ impl<B: Backend> Handler<B> {
             Some(Ok(datagram)) => DatagramRead::Got {
                 len: u32::try_from(datagram.len).unwrap_or(0),
                 from: datagram.from.and_then(from_any),
+                more: true,
             },
             _ => DatagramRead::Empty,
         }
     }
 
     /// Asks each datagram service once for something to put into the first buffer.
-    fn route_datagram_turn<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &M) -> Result<(), RingError> {
+    fn route_datagram_turn<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+    ) -> Result<(), RingError> {
         for (&port, service) in &mut self.datagram_services {
             let Some((guest_port, bytes)) = service.next() else {
                 continue;
             };
-            let fits = self
-                .rx
-                .taken
-                .front()
-                .is_some_and(|chain| bytes.len() <= capacity(chain));
+            let fits = self.rx.oldest().is_some_and(|chain| bytes.len() <= capacity(chain));
             if !fits {
                 self.mux.stats().datagrams_too_long.count();
                 return Ok(());
@@ -369,6 +418,12 @@ fn receive_parts<'a, M: GuestMemoryBackend>(
 ) -> io::Result<()> {
     for chain in chains {
         let limit = capacity(chain).min(max_bytes.saturating_sub(parts.bytes()));
+        if let Some(slice) = chain.writable_slice(mem, HEADER_LEN, limit) {
+            if !parts.push(slice) {
+                return Ok(());
+            }
+            continue;
+        }
         for slice in chain.writable_slices(mem, HEADER_LEN, limit) {
             if !parts.push(slice.map_err(io::Error::other)?) {
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use virtio_ring::RingError;
+use virtio_ring::{Nearby, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::Transmit;
 use vsock_proto::state::{MuxerState, ReplyState, RestoreError};
@@ -18,8 +18,9 @@ impl<B: Backend> Handler<B> {
     /// # Errors
     /// When the ring is broken.
     pub fn quiesce<M: GuestMemoryBackend>(&mut self, queues: &mut Queues, mem: &M) -> Result<bool, RingError> {
+        let mem = &Nearby::new(mem);
         self.rx.give_all_back(&mut queues.rx, mem)?;
-        Ok(queues.rx.publish(mem)? | queues.tx.publish(mem)?)
+        Ok(queues.rx.publish_nearby(mem)? | queues.tx.publish_nearby(mem)?)
     }
 
     /// What survives a snapshot: listeners, datagram sockets, answers that are due. Nothing changes by it. Streams do not

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, SocketAddrAny};
-use virtio_ring::{Chain, ChainError, Ring, RingError};
+use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vm_memory::bitmap::MS;
 use vsock_proto::wire::{HEADER_LEN, Header, MAX_REQUEST_LEN, Op};
@@ -26,19 +26,19 @@ impl<B: Backend> Handler<B> {
         &mut self,
         now: Duration,
         ring: &mut Ring,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         watcher: &mut dyn Watcher,
     ) -> Result<bool, RingError> {
         let mut chain = std::mem::take(&mut self.tx_chain);
         let mut left = true;
         for _ in 0..MAX_CHAINS {
-            left = ring.pop(mem, &mut chain)?;
+            left = ring.pop_nearby(mem, &mut chain)?;
             if !left {
                 break;
             }
             self.packet(now, mem, &chain);
             self.run_actions(now, watcher);
-            ring.push_used(mem, chain.head(), 0)?;
+            ring.push_used_nearby(mem, chain.head(), 0)?;
         }
         self.tx_chain = chain;
         Ok(left)
@@ -53,19 +53,18 @@ impl<B: Backend> Handler<B> {
         self.update_to_come.came(header.op == Op::CreditUpdate);
         let payload_len = chain.readable_len().saturating_sub(HEADER_LEN);
         let available = u32::try_from(payload_len).unwrap_or(u32::MAX);
-        let mut body = [0; MAX_REQUEST_LEN];
-        let mut body_len = 0;
-        if self.mux.wants_body(&header) {
-            body_len = MAX_REQUEST_LEN.min(payload_len).min(header.len as usize);
-            let place = body.get_mut(..body_len).unwrap_or_default();
-            if chain.read_at(mem, HEADER_LEN, place).is_err() {
+        let received = if self.mux.wants_body(&header) {
+            let mut body = [0; MAX_REQUEST_LEN];
+            let body_len = MAX_REQUEST_LEN.min(payload_len).min(header.len as usize);
+            let body = body.get_mut(..body_len).unwrap_or_default();
+            if chain.read_at(mem, HEADER_LEN, body).is_err() {
                 return self.mux.stats().dropped_malformed.count();
             }
-        }
-        match self
-            .mux
-            .receive(now, &header, available, body.get(..body_len).unwrap_or_default())
-        {
+            self.mux.receive(now, &header, available, body)
+        } else {
+            self.mux.receive(now, &header, available, &[])
+        };
+        match received {
             Received::Nothing => {}
             Received::Stream { id, len } => self.stream_payload(mem, chain, id, len as usize),
             Received::Datagram { id, len, addressed } => self.datagram_payload(mem, chain, id, len as usize, addressed),
@@ -246,6 +245,10 @@ fn payload_parts<'a, M: GuestMemoryBackend>(
     len: usize,
     parts: &mut Parts<'a, MS<'a, M>>,
 ) -> Result<(), ChainError> {
+    if let Some(slice) = chain.readable_slice(mem, HEADER_LEN + from, len) {
+        parts.push(slice);
+        return Ok(());
+    }
     for slice in chain.readable_slices(mem, HEADER_LEN + from, len) {
         if !parts.push(slice?) {
             break;

@@ -71,6 +71,9 @@ pub enum DatagramRead {
         len: u32,
         /// Its sender, if the socket tells.
         from: Option<SocketName>,
+        /// Whether to be asked for another one at once; else when the socket is reported again
+        /// ([`Muxer::readable`]).
+        more: bool,
     },
     /// One came that is longer than the receive buffer, or cannot be taken otherwise.
     TooLong,
@@ -220,8 +223,11 @@ impl Muxer {
 
     /// The header of a packet with `len` bytes that were read for a [`Transmit::Stream`].
     pub fn stream_header(&mut self, id: ProxyId, len: u32) -> Option<Header> {
-        let Key { guest_port, host_port } = self.key(id)?;
-        let stream = self.stream_mut(id)?;
+        let proxy = self.table.get_mut(id)?;
+        let Key { guest_port, host_port } = proxy.key;
+        let State::Stream(stream) = &mut proxy.state else {
+            return None;
+        };
         stream.sent(len);
         let (buf_alloc, fwd_cnt) = stream.report();
         self.stats.packets_to_guest.count();
@@ -254,7 +260,11 @@ impl Muxer {
         let State::Datagram(datagram) = &proxy.state else {
             return None;
         };
-        proxy.readable = read != DatagramRead::Empty;
+        proxy.readable = match &read {
+            DatagramRead::Got { more, .. } => *more,
+            DatagramRead::TooLong => true,
+            DatagramRead::Empty => false,
+        };
         // AF_UNIX names of the host mean nothing here; only who was written to knows ours.
         let unix = proxy.origin.family() == Some(Family::Unix);
         let known = match &read {

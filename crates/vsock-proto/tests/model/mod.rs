@@ -276,10 +276,14 @@ impl World<'_> {
                 max_packets,
             }) => self.read_stream(id, max_bytes, max_packets),
             Some(Transmit::Datagram { id }) => {
-                let read = match self.choose(3) {
+                let read = match self.choose(4) {
                     0 => DatagramRead::Empty,
                     1 => DatagramRead::TooLong,
-                    _ => DatagramRead::Got { len: 5, from: None },
+                    more => DatagramRead::Got {
+                        len: 5,
+                        from: None,
+                        more: more == 2,
+                    },
                 };
                 self.mux.datagram_read(id, read);
             }
