@@ -111,7 +111,7 @@ impl Chain {
     /// always, and not none. Where there is no such slice, [`readable_slices`](Self::readable_slices) tells more.
     #[inline]
     pub fn readable_slice<'a, M: GuestMemoryBackend>(
-        &'a self,
+        &self,
         mem: &'a M,
         offset: usize,
         len: usize,
@@ -122,7 +122,7 @@ impl Chain {
     /// The same of the writable bytes; see [`writable_slices`](Self::writable_slices).
     #[inline]
     pub fn writable_slice<'a, M: GuestMemoryBackend>(
-        &'a self,
+        &self,
         mem: &'a M,
         offset: usize,
         len: usize,

@@ -35,6 +35,7 @@ enum Held<'a, B> {
 }
 
 impl<'a, B: BitmapSlice> Parts<'a, B> {
+    #[inline]
     pub(crate) fn new() -> Parts<'a, B> {
         Parts {
             held: Held::One(None),
@@ -66,6 +67,7 @@ impl<'a, B: BitmapSlice> Parts<'a, B> {
         true
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

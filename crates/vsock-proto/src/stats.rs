@@ -8,16 +8,19 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// The number now.
+    #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Adds `n`. Not a locked instruction: only one thread may.
+    #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
     /// Adds 1; see [`add`](Self::add).
+    #[inline]
     pub fn count(&self) {
         self.add(1);
     }

@@ -209,6 +209,7 @@ impl Stream {
     }
 
     /// `len` bytes of the host's go out in one packet.
+    #[inline]
     pub(crate) fn sent(&mut self, len: u32) {
         self.credit.sent(len);
         self.credit_requested = false;
@@ -233,6 +234,7 @@ impl Stream {
     }
 
     /// `buf_alloc` and `fwd_cnt` for a packet that goes out now; it stands for a credit update too.
+    #[inline]
     pub(crate) fn report(&mut self) -> (u32, u32) {
         self.pending -= Pending::CREDIT_UPDATE;
         self.window.report()

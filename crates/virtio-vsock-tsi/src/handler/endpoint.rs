@@ -11,8 +11,9 @@ use super::burst::Burst;
 use crate::backend::{Connection, HostStream, Listener};
 use crate::watch::{Interest, Watcher};
 
-/// Receive buffers for the first bytes of a host. Most answers are short, and each buffer costs something to look up.
-const FIRST_APPETITE: usize = 2;
+/// Receive buffers for the first bytes of a host. Most answers are short, each buffer costs something to look up, and one
+/// alone is read into without a list.
+const FIRST_APPETITE: usize = 1;
 /// Never more than so many; a turn of the muxer's is shorter.
 const MAX_APPETITE: usize = 64;
 
@@ -77,7 +78,8 @@ impl Endpoint {
         }
     }
 
-    /// The host filled so many buffers, and perhaps had more.
+    /// The host put something into so many buffers; if it had enough for all that it was given, it may have more.
+    #[inline]
     pub(super) fn learn_appetite(&mut self, filled: usize, more: bool) {
         self.appetite = if more {
             (self.appetite * 2).min(MAX_APPETITE)
@@ -161,6 +163,7 @@ impl Endpoints {
         self.get_mut(id)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: ProxyId) -> Option<&mut Endpoint> {
         self.slots
             .get_mut(id.slot())?
@@ -168,6 +171,7 @@ impl Endpoints {
             .filter(|endpoint| endpoint.id == id)
     }
 
+    #[inline]
     pub(super) fn get(&self, id: ProxyId) -> Option<&Endpoint> {
         self.slots.get(id.slot())?.as_ref().filter(|endpoint| endpoint.id == id)
     }
@@ -199,6 +203,7 @@ impl Endpoints {
         })
     }
 
+    #[inline]
     pub(super) fn next_changed(&mut self) -> Option<ProxyId> {
         self.changed.pop()
     }

@@ -6,13 +6,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use virtio_ring::{Chain, Nearby, Ring, RingError};
-use vm_memory::GuestMemoryBackend;
-use vm_memory::bitmap::MS;
+use vm_memory::bitmap::{BitmapSlice, MS};
+use vm_memory::{GuestMemoryBackend, VolatileSlice};
 use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN};
-use vsock_proto::{DatagramRead, ProxyId, StreamRead, Transmit};
+use vsock_proto::{DatagramRead, Muxer, ProxyId, StreamRead, Transmit};
 
 use super::Handler;
-use super::endpoint::Body;
+use super::endpoint::{Body, Endpoints};
 use crate::backend::{Backend, HostStream, ServiceRead, from_any, would_block};
 use crate::sys::{self, Parts};
 use crate::watch::Watcher;
@@ -22,6 +22,12 @@ const MIN_BUFFER: usize = HEADER_LEN + 4;
 
 /// Turns of one call. A host that floods us with datagrams nobody wants would keep us here otherwise.
 const MAX_TURNS: usize = 1024;
+
+/// Buffers of one turn whose place for the header is kept until the header is known; more than the muxer grants at once.
+const MAX_HEADS: usize = 20;
+
+/// Where the header of a buffer goes, if that is in one piece.
+type Head<'a, B> = Option<VolatileSlice<'a, B>>;
 
 /// Receive buffers that were taken, and what could not be put into one.
 #[derive(Default)]
@@ -69,16 +75,19 @@ impl RxPath {
     }
 
     /// The buffers that were taken, oldest first.
+    #[inline]
     fn taken(&self) -> impl Iterator<Item = &Chain> {
         self.chains.iter().take(self.taken)
     }
 
     /// The oldest buffer.
+    #[inline]
     fn oldest(&self) -> Option<&Chain> {
-        self.taken().next()
+        self.chains.front().filter(|_| self.taken > 0)
     }
 
     /// How much payload the buffer at `index` of the taken ones has room for.
+    #[inline]
     fn capacity_of(&self, index: usize) -> usize {
         self.chains.get(index).map_or(0, capacity)
     }
@@ -134,6 +143,7 @@ impl RxPath {
     }
 }
 
+#[inline]
 fn capacity(chain: &Chain) -> usize {
     chain
         .writable_len()
@@ -214,14 +224,28 @@ impl<B: Backend> Handler<B> {
             room += self.rx.capacity_of(buffers);
             buffers += 1;
         }
-        let (asked, result) = self.read_stream(mem, id, buffers, max_bytes);
+        let (asked, result, filled, handed) = {
+            // Most turns are of one buffer, and the other list costs more to lay out than such a turn to use.
+            let (mut one, mut many) = ([None], None);
+            let heads: &mut [_] = match buffers {
+                1 => &mut one,
+                _ => many.insert([const { None }; MAX_HEADS]),
+            };
+            let chains = || self.rx.taken().take(buffers);
+            let scratch = &mut self.scratch;
+            let (asked, result) = Self::read_stream(&mut self.endpoints, scratch, chains(), mem, id, max_bytes, heads);
+            let got = *result.as_ref().unwrap_or(&0);
+            let (filled, handed) = hand_over(&mut self.mux, chains(), ring, mem, id, got, heads);
+            (asked, result, filled, handed)
+        };
+        self.rx.given(filled);
+        handed?;
         let got = *result.as_ref().unwrap_or(&0);
-        let filled = self.hand_over(ring, mem, id, got)?;
         self.rx.gave_data |= filled > 0;
-        if let Some(endpoint) = self.endpoints.get_mut(id) {
-            endpoint.learn_appetite(filled, filled == buffers);
-        }
-        let hung_up = self.endpoints.get(id).is_none_or(|endpoint| endpoint.hung_up);
+        let hung_up = self.endpoints.get_mut(id).is_none_or(|endpoint| {
+            endpoint.learn_appetite(filled, got >= room.min(max_bytes));
+            endpoint.hung_up
+        });
         let end = match result {
             Ok(0) => StreamRead::Eof,
             // What else there is would be reported again, except after a hang-up.
@@ -261,30 +285,32 @@ impl<B: Backend> Handler<B> {
         }
     }
 
-    /// Reads into the first `buffers` buffers, behind the places for the headers. Also returns how much was asked for.
-    fn read_stream<M: GuestMemoryBackend>(
-        &mut self,
-        mem: &M,
+    /// Reads into buffers, behind the places for the headers. Also returns how much was asked for.
+    fn read_stream<'a, M: GuestMemoryBackend>(
+        endpoints: &mut Endpoints,
+        scratch: &mut Vec<u8>,
+        chains: impl Iterator<Item = &'a Chain>,
+        mem: &'a M,
         id: ProxyId,
-        buffers: usize,
         max_bytes: usize,
+        heads: &mut [Head<'a, MS<'a, M>>],
     ) -> (usize, io::Result<usize>) {
         let broken = || (0, Err(io::ErrorKind::NotConnected.into()));
-        let Some(endpoint) = self.endpoints.get_mut(id) else {
+        let Some(endpoint) = endpoints.get_mut(id) else {
             return broken();
         };
         let Body::Stream(stream) = &mut endpoint.body else {
             return broken();
         };
         let mut parts = Parts::new();
-        if let Err(error) = receive_parts(mem, self.rx.taken().take(buffers), max_bytes, &mut parts) {
+        if let Err(error) = receive_parts(mem, chains, max_bytes, &mut parts, heads) {
             return (0, Err(error));
         }
         let asked = parts.bytes();
         let result = match stream {
             HostStream::Socket(fd) => sys::receive(fd.as_fd(), &parts),
             HostStream::Service(service) => {
-                let bytes = Self::scratch(&mut self.scratch);
+                let bytes = Self::scratch(scratch);
                 let len = asked.min(bytes.len());
                 let bytes = bytes.get_mut(..len).unwrap_or_default();
                 match service.read(bytes) {
@@ -306,38 +332,14 @@ impl<B: Backend> Handler<B> {
         )
     }
 
-    /// Gives the first buffers to the driver, `got` bytes of the host's being in them. Returns how many.
-    fn hand_over<M: GuestMemoryBackend>(
-        &mut self,
-        ring: &mut Ring,
-        mem: &Nearby<'_, M>,
-        id: ProxyId,
-        got: usize,
-    ) -> Result<usize, RingError> {
-        let (mut left, mut buffers, mut result) = (got, 0, Ok(()));
-        for chain in self.rx.taken() {
-            if left == 0 || result.is_err() {
-                break;
-            }
-            let len = left.min(capacity(chain));
-            left -= len;
-            let header = self.mux.stream_header(id, u32::try_from(len).unwrap_or(0));
-            let written = header.is_some_and(|header| chain.write_at(mem, 0, &header.emit()).is_ok());
-            let used = if written { HEADER_LEN + len } else { 0 };
-            result = ring.push_used_nearby(mem, chain.head(), u32::try_from(used).unwrap_or(0));
-            buffers += 1;
-        }
-        self.rx.given(buffers);
-        result.map(|()| buffers)
-    }
-
     fn datagram_turn<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
         mem: &Nearby<'_, M>,
         id: ProxyId,
     ) -> Result<(), RingError> {
-        let mut read = self.read_datagram(mem, id);
+        let mut heads = [None];
+        let mut read = read_datagram(&self.endpoints, self.rx.oldest(), mem, id, &mut heads);
         if let Some(endpoint) = self.endpoints.get_mut(id) {
             match &mut read {
                 DatagramRead::Got { more, .. } => *more = endpoint.burst.got(),
@@ -345,42 +347,18 @@ impl<B: Backend> Handler<B> {
                 DatagramRead::Empty => endpoint.burst.ended(),
             }
         }
-        if let Some(header) = self.mux.datagram_read(id, read)
-            && let Some(chain) = self.rx.oldest()
-        {
-            let written = chain.write_at(mem, 0, &header.emit()).is_ok();
-            self.rx
-                .give(ring, mem, if written { HEADER_LEN + header.len as usize } else { 0 })?;
+        let header = self.mux.datagram_read(id, read);
+        let [head] = &heads;
+        let written = self.rx.oldest().zip(header).map(|(chain, header)| {
+            let written = write_header(chain, mem, head.as_ref(), &header);
+            if written { HEADER_LEN + header.len as usize } else { 0 }
+        });
+        drop(heads);
+        if let Some(len) = written {
+            self.rx.give(ring, mem, len)?;
         }
         self.resume_reading(id);
         Ok(())
-    }
-
-    /// Reads one datagram into the first buffer, behind the place for the header.
-    fn read_datagram<M: GuestMemoryBackend>(&mut self, mem: &M, id: ProxyId) -> DatagramRead {
-        let Some(Body::Datagram(fd)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
-            return DatagramRead::Empty;
-        };
-        let mut parts = Parts::new();
-        if receive_parts(mem, self.rx.taken().take(1), usize::MAX, &mut parts).is_err() {
-            return DatagramRead::Empty;
-        }
-        // Errors are those of datagrams sent earlier; each is reported once.
-        let result = (0..4)
-            .map(|_| sys::receive_datagram(fd.as_fd(), &parts))
-            .find(|result| match result {
-                Ok(_) => true,
-                Err(error) => would_block(error),
-            });
-        match result {
-            Some(Ok(datagram)) if datagram.truncated => DatagramRead::TooLong,
-            Some(Ok(datagram)) => DatagramRead::Got {
-                len: u32::try_from(datagram.len).unwrap_or(0),
-                from: datagram.from.and_then(from_any),
-                more: true,
-            },
-            _ => DatagramRead::Empty,
-        }
     }
 
     /// Asks each datagram service once for something to put into the first buffer.
@@ -408,19 +386,86 @@ impl<B: Backend> Handler<B> {
     }
 }
 
-/// Adds the payload parts of buffers, `max_bytes` at most. Buffers that do not fit wholly are left out after the first.
-/// Into a place of the caller's: to hand so many parts back would copy a KiB.
+/// Reads one datagram into the oldest buffer, behind the place for the header.
+fn read_datagram<'a, M: GuestMemoryBackend>(
+    endpoints: &Endpoints,
+    oldest: Option<&'a Chain>,
+    mem: &'a M,
+    id: ProxyId,
+    heads: &mut [Head<'a, MS<'a, M>>],
+) -> DatagramRead {
+    let Some(Body::Datagram(fd)) = endpoints.get(id).map(|endpoint| &endpoint.body) else {
+        return DatagramRead::Empty;
+    };
+    let mut parts = Parts::new();
+    if receive_parts(mem, oldest.into_iter(), usize::MAX, &mut parts, heads).is_err() {
+        return DatagramRead::Empty;
+    }
+    // Errors are those of datagrams sent earlier; each is reported once.
+    let result = (0..4)
+        .map(|_| sys::receive_datagram(fd.as_fd(), &parts))
+        .find(|result| match result {
+            Ok(_) => true,
+            Err(error) => would_block(error),
+        });
+    match result {
+        Some(Ok(datagram)) if datagram.truncated => DatagramRead::TooLong,
+        Some(Ok(datagram)) => DatagramRead::Got {
+            len: u32::try_from(datagram.len).unwrap_or(0),
+            from: datagram.from.and_then(from_any),
+            more: true,
+        },
+        _ => DatagramRead::Empty,
+    }
+}
+
+/// Gives the driver as many of the buffers as it takes for `got` bytes of the host's that are in them. Returns how many.
+fn hand_over<'a, M: GuestMemoryBackend>(
+    mux: &mut Muxer,
+    chains: impl Iterator<Item = &'a Chain>,
+    ring: &mut Ring,
+    mem: &Nearby<'_, M>,
+    id: ProxyId,
+    got: usize,
+    heads: &[Head<'_, MS<'_, M>>],
+) -> (usize, Result<(), RingError>) {
+    let (mut left, mut buffers, mut result) = (got, 0, Ok(()));
+    for chain in chains {
+        if left == 0 || result.is_err() {
+            break;
+        }
+        let len = left.min(capacity(chain));
+        left -= len;
+        let header = mux.stream_header(id, u32::try_from(len).unwrap_or(0));
+        let head = heads.get(buffers).and_then(Option::as_ref);
+        let written = header.is_some_and(|header| write_header(chain, mem, head, &header));
+        let used = if written { HEADER_LEN + len } else { 0 };
+        result = ring.push_used_nearby(mem, chain.head(), u32::try_from(used).unwrap_or(0));
+        buffers += 1;
+    }
+    (buffers, result)
+}
+
+/// Adds the payload parts of buffers, `max_bytes` at most, and keeps where their headers go as far as there is room for
+/// that. Buffers that do not fit wholly are left out after the first. Into places of the caller's: to hand so much back
+/// would copy a KiB.
 fn receive_parts<'a, M: GuestMemoryBackend>(
     mem: &'a M,
     chains: impl Iterator<Item = &'a Chain>,
     max_bytes: usize,
     parts: &mut Parts<'a, MS<'a, M>>,
+    heads: &mut [Head<'a, MS<'a, M>>],
 ) -> io::Result<()> {
+    let mut heads = heads.iter_mut();
     for chain in chains {
         let limit = capacity(chain).min(max_bytes.saturating_sub(parts.bytes()));
-        if let Some(slice) = chain.writable_slice(mem, HEADER_LEN, limit) {
-            if !parts.push(slice) {
+        let place = heads.next();
+        if let Some((head, payload)) = whole_buffer(chain, mem, limit) {
+            if !parts.push(payload) {
                 return Ok(());
+            }
+            if let Some(place) = place {
+                *place = Some(head);
             }
             continue;
         }
@@ -431,4 +476,34 @@ fn receive_parts<'a, M: GuestMemoryBackend>(
         }
     }
     Ok(())
+}
+
+/// The places of header and payload in a buffer that is in one piece, as those of Linux are: one look-up for both.
+#[inline]
+fn whole_buffer<'a, M: GuestMemoryBackend>(
+    chain: &Chain,
+    mem: &'a M,
+    payload_len: usize,
+) -> Option<(VolatileSlice<'a, MS<'a, M>>, VolatileSlice<'a, MS<'a, M>>)> {
+    if payload_len == 0 {
+        return None;
+    }
+    let whole = chain.writable_slice(mem, 0, HEADER_LEN + payload_len)?;
+    whole.split_at(HEADER_LEN).ok()
+}
+
+#[inline]
+fn write_header<M: GuestMemoryBackend, B: BitmapSlice>(
+    chain: &Chain,
+    mem: &M,
+    head: Option<&VolatileSlice<'_, B>>,
+    header: &Header,
+) -> bool {
+    match head {
+        Some(head) => {
+            head.copy_from(&header.emit());
+            true
+        }
+        None => chain.write_at(mem, 0, &header.emit()).is_ok(),
+    }
 }

@@ -188,6 +188,7 @@ impl Muxer {
     }
 
     /// Whether the caller is to report when a host socket has something to read.
+    #[inline]
     pub fn wants_read(&self, id: ProxyId) -> bool {
         self.table
             .get(id)

@@ -174,6 +174,7 @@ impl Muxer {
     }
 
     /// The counters, to be read at any time from anywhere.
+    #[inline]
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
@@ -184,6 +185,7 @@ impl Muxer {
     }
 
     /// What is to be done next; `None` when all is done.
+    #[inline]
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }

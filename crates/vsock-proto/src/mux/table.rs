@@ -132,6 +132,7 @@ impl Table {
         Some(proxy)
     }
 
+    #[inline]
     pub(crate) fn get(&self, id: ProxyId) -> Option<&Proxy> {
         self.slots
             .get(id.slot())
@@ -140,10 +141,12 @@ impl Table {
             .as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, id: ProxyId) -> Option<&mut Proxy> {
         self.slot_mut(id)?.proxy.as_mut()
     }
 
+    #[inline]
     fn slot_mut(&mut self, id: ProxyId) -> Option<&mut Slot> {
         self.slots
             .get_mut(id.slot())
@@ -203,6 +206,7 @@ impl Table {
         }
     }
 
+    #[inline]
     pub(crate) fn has_turns(&self) -> bool {
         !self.urgent.is_empty() || !self.data.is_empty()
     }

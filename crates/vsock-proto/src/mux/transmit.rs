@@ -126,6 +126,7 @@ impl Muxer {
     }
 
     /// Whether there may be something for the guest.
+    #[inline]
     pub fn wants_transmit(&self) -> bool {
         self.replies.has_ready() || !self.strays.is_empty() || self.time_sync.is_some() || self.table.has_turns()
     }
@@ -165,6 +166,7 @@ impl Muxer {
         Transmit::Packet { header, reply }
     }
 
+    #[inline]
     fn header(&self, host_port: u32, guest_port: u32, kind: PacketType, op: Op) -> Header {
         Header {
             src_cid: Cid::HOST.wire(),
@@ -222,6 +224,7 @@ impl Muxer {
     }
 
     /// The header of a packet with `len` bytes that were read for a [`Transmit::Stream`].
+    #[inline]
     pub fn stream_header(&mut self, id: ProxyId, len: u32) -> Option<Header> {
         let proxy = self.table.get_mut(id)?;
         let Key { guest_port, host_port } = proxy.key;
