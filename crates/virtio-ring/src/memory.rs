@@ -67,6 +67,9 @@ impl<'a, M: GuestMemoryBackend> Nearby<'a, M> {
         self.search(addr)
     }
 
+    /// Out of line: what is done with an address that is near keeps its registers so.
+    #[cold]
+    #[inline(never)]
     fn search(&self, addr: GuestAddress) -> Option<(&'a M::R, u64, u64)> {
         let region = self.mem.find_region(addr)?;
         let (start, len) = (region.start_addr().0, region.len());

@@ -22,10 +22,6 @@ pub(crate) struct Parts<'a, B> {
 }
 
 /// Mostly there is one part, which costs no list and, in the kernel, no message.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives on the stack for one call and is never moved"
-)]
 enum Held<'a, B> {
     One(Option<VolatileSlice<'a, B>>),
     Many {

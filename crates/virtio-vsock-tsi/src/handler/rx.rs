@@ -26,6 +26,9 @@ const MAX_TURNS: usize = 1024;
 /// Buffers of one turn whose place for the header is kept until the header is known; more than the muxer grants at once.
 const MAX_HEADS: usize = 20;
 
+/// Bytes of guest memory in one piece.
+type Piece<'a, M> = VolatileSlice<'a, MS<'a, M>>;
+
 /// Where the header of a buffer goes, if that is in one piece.
 type Head<'a, B> = Option<VolatileSlice<'a, B>>;
 
@@ -243,7 +246,10 @@ impl<B: Backend> Handler<B> {
         let got = *result.as_ref().unwrap_or(&0);
         self.rx.gave_data |= filled > 0;
         let hung_up = self.endpoints.get_mut(id).is_none_or(|endpoint| {
-            endpoint.learn_appetite(filled, got >= room.min(max_bytes));
+            // That there was nothing more says nothing of how much comes the next time.
+            if filled > 0 {
+                endpoint.learn_appetite(filled, got >= room.min(max_bytes));
+            }
             endpoint.hung_up
         });
         let end = match result {
@@ -484,7 +490,7 @@ fn whole_buffer<'a, M: GuestMemoryBackend>(
     chain: &Chain,
     mem: &'a M,
     payload_len: usize,
-) -> Option<(VolatileSlice<'a, MS<'a, M>>, VolatileSlice<'a, MS<'a, M>>)> {
+) -> Option<(Piece<'a, M>, Piece<'a, M>)> {
     if payload_len == 0 {
         return None;
     }
