@@ -170,7 +170,7 @@ impl<B: Backend> Handler<B> {
             }
             if !self.rx.take(ring, mem, 1, self.mux.stats())? {
                 // The driver notifies when it has added buffers; until then the host's sockets wait.
-                return ring.enable_notification_nearby(mem);
+                return ring.enable_notification_nearby(mem, 0);
             }
             let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) else {
                 self.route_datagram_turn(ring, mem)?;

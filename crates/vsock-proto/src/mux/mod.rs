@@ -5,6 +5,7 @@ mod host;
 mod packets;
 mod proxy;
 mod rate;
+mod recent;
 mod replies;
 mod restore;
 mod save;
@@ -31,6 +32,7 @@ pub use transmit::{DatagramRead, StreamRead, Transmit};
 
 use proxy::{Origin, Proxy, State, Waiter};
 use rate::Rate;
+use recent::RecentKeys;
 use replies::Replies;
 use table::{Table, Turn};
 use transmit::StrayReset;
@@ -130,7 +132,7 @@ pub struct Muxer {
     strays: VecDeque<StrayReset>,
     /// Streams that were reset last. What the guest sent before it saw that needs no second RST, which might meet its next
     /// stream with the same key.
-    farewells: VecDeque<Key>,
+    farewells: RecentKeys,
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
     tombstones: VecDeque<(Key, Errno)>,
@@ -155,7 +157,7 @@ impl Muxer {
             hook: None,
             stats: Arc::default(),
             strays: VecDeque::new(),
-            farewells: VecDeque::new(),
+            farewells: RecentKeys::new(transmit::MAX_FAREWELLS),
             time_sync: None,
             actions: VecDeque::new(),
             tombstones: VecDeque::new(),

@@ -130,7 +130,7 @@ impl Muxer {
         match header.op {
             Op::Rst => {}
             Op::Request if self.config.has_stream_route(key.host_port) => self.route_request(now, key, header),
-            op if op != Op::Request && self.farewells.contains(&key) => {}
+            op if op != Op::Request && self.farewells.contains(key) => {}
             _ => self.stray_reset(header),
         }
         Received::Nothing

@@ -13,7 +13,7 @@ const QUANTUM_PACKETS: u32 = 18;
 const MAX_STRAYS: usize = 256;
 
 /// Streams whose RST may not have been seen: as many as the guest can have sent packets for meanwhile in a usual ring.
-const MAX_FAREWELLS: usize = 256;
+pub(super) const MAX_FAREWELLS: usize = 256;
 
 /// Something for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,17 +112,14 @@ impl Muxer {
     }
 
     fn bid_farewell(&mut self, key: Key) {
-        if self.farewells.len() >= MAX_FAREWELLS {
-            self.farewells.pop_front();
-        }
-        self.farewells.push_back(key);
+        self.farewells.add(key);
     }
 
     /// A stream opens with this key: a RST that is left from before would meet it.
     pub(super) fn forget_resets(&mut self, key: Key) {
         self.strays
             .retain(|StrayReset(header)| (header.dst_port, header.src_port) != (key.guest_port, key.host_port));
-        self.farewells.retain(|&of| of != key);
+        self.farewells.remove(key);
     }
 
     /// Whether there may be something for the guest.
