@@ -35,6 +35,7 @@ pub struct Handler {
     notified: Notified,
     /// Something else than a FORGET came since the last one.
     asked_since_forget: bool,
+    cached_reads: CachedReads,
     stats: HandlerStats,
 }
 
@@ -44,6 +45,14 @@ enum Pace {
     Thorough,
     /// Only what is short.
     InPassing,
+}
+
+/// Whether the host's file system can be asked to read only what it has in memory (`RWF_NOWAIT`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CachedReads {
+    Tried,
+    /// As on a tmpfs, where there is nothing else.
+    Unknown,
 }
 
 /// A request that waits for a lock.
@@ -94,6 +103,7 @@ impl Handler {
             holds_back: false,
             notified: Notified::default(),
             asked_since_forget: false,
+            cached_reads: CachedReads::Tried,
             stats: HandlerStats::default(),
         }
     }
@@ -256,19 +266,32 @@ impl Handler {
                 lane.put_off();
                 return Ok((handled, true));
             }
+            if !self.handle_chain(mem, queue, pace)? {
+                return Ok((handled, true));
+            }
             handled += 1;
             self.stats.chains = self.stats.chains.wrapping_add(1);
-            self.handle_chain(mem, queue)?;
         }
         Ok((handled, false))
     }
 
-    fn handle_chain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<(), RingError> {
-        let mut exchange = ChainExchange {
-            mem,
-            chain: &self.chain,
-        };
-        let (written, awaited) = match self.server.handle(&mut exchange) {
+    /// False when the request was put off, as its data has to be read from a disk and the caller has no time for that. What
+    /// the guest then finds in its buffer is nothing yet: it was not told of it.
+    fn handle_chain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace) -> Result<bool, RingError> {
+        let mut exchange = ChainExchange::new(mem, &self.chain);
+        exchange.only_cached = pace == Pace::InPassing && self.cached_reads == CachedReads::Tried;
+        let outcome = self.server.handle(&mut exchange);
+        match exchange.found {
+            Found::NotInMemory => {
+                if let Some(lane) = self.lanes.get_mut(queue) {
+                    lane.put_off();
+                }
+                return Ok(false);
+            }
+            Found::CannotTell => self.cached_reads = CachedReads::Unknown,
+            Found::Nothing => {}
+        }
+        let (written, awaited) = match outcome {
             Outcome::Replied(written) => (written, Awaited::Yes),
             Outcome::Unanswered => {
                 if self.holds_back && queue == URGENT {
@@ -281,7 +304,7 @@ impl Handler {
                 self.stats.waited = self.stats.waited.wrapping_add(1);
                 let chain = std::mem::take(&mut self.chain);
                 self.waiting.push(Waiting { queue, unique, chain });
-                return Ok(());
+                return Ok(true);
             }
             Outcome::Waits { unique } => (self.server.cancel(&mut exchange, unique), Awaited::Yes),
             Outcome::Interrupts { unique } => {
@@ -290,7 +313,8 @@ impl Handler {
             }
         };
         self.asked_since_forget |= awaited == Awaited::Yes;
-        self.give_back(mem, queue, self.chain.head(), written, awaited)
+        self.give_back(mem, queue, self.chain.head(), written, awaited)?;
+        Ok(true)
     }
 
     /// Requests that wait for a lock are tried again, in their order.
@@ -299,10 +323,7 @@ impl Handler {
             return;
         }
         for waiting in std::mem::take(&mut self.waiting) {
-            let mut exchange = ChainExchange {
-                mem,
-                chain: &waiting.chain,
-            };
+            let mut exchange = ChainExchange::new(mem, &waiting.chain);
             let written = match self.server.handle(&mut exchange) {
                 Outcome::Replied(written) => written,
                 Outcome::Waits { .. } => {
@@ -325,10 +346,7 @@ impl Handler {
             return Ok(());
         };
         let waiting = self.waiting.remove(index);
-        let mut exchange = ChainExchange {
-            mem,
-            chain: &waiting.chain,
-        };
+        let mut exchange = ChainExchange::new(mem, &waiting.chain);
         let written = self.server.cancel(&mut exchange, unique);
         self.give_back(mem, waiting.queue, waiting.chain.head(), written, Awaited::Yes)
     }
@@ -361,6 +379,29 @@ fn is_short<M: GuestMemoryBackend>(mem: &M, chain: &Chain) -> bool {
 struct ChainExchange<'a, M> {
     mem: &'a M,
     chain: &'a Chain,
+    /// What a file's data is read from must be in memory.
+    only_cached: bool,
+    found: Found,
+}
+
+/// What came of reading only what is in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing that somebody has to know.
+    Nothing,
+    NotInMemory,
+    CannotTell,
+}
+
+impl<'a, M: GuestMemoryBackend> ChainExchange<'a, M> {
+    fn new(mem: &'a M, chain: &'a Chain) -> Self {
+        Self {
+            mem,
+            chain,
+            only_cached: false,
+            found: Found::Nothing,
+        }
+    }
 }
 
 impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
@@ -384,7 +425,21 @@ impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
 
     fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
         let segments = self.chain.writable_segments();
-        sys::read_into(file, at, self.mem, &Span { segments, offset, len })
+        let span = Span { segments, offset, len };
+        if self.only_cached {
+            match sys::read_cached_into(file, at, self.mem, &span) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.found = Found::NotInMemory;
+                    return Err(error);
+                }
+                Err(error) if sys::is_unsupported(&error) => {
+                    self.only_cached = false;
+                    self.found = Found::CannotTell;
+                }
+                read => return read,
+            }
+        }
+        sys::read_into(file, at, self.mem, &span)
     }
 
     fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {

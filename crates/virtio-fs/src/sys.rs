@@ -41,6 +41,24 @@ pub(crate) fn read_into<M: GuestMemoryBackend>(
     })
 }
 
+/// The same as far as the host has the file's data in memory: EAGAIN where it has to be read from a disk first.
+pub(crate) fn read_cached_into<M: GuestMemoryBackend>(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    mem: &M,
+    span: &Span<'_>,
+) -> io::Result<usize> {
+    with_parts(mem, span, |parts, count| {
+        // SAFETY: as in `read_into`.
+        unsafe { libc::preadv2(file.as_raw_fd(), parts, count, offset.cast_signed(), libc::RWF_NOWAIT) }
+    })
+}
+
+/// Whether the file system, or the kernel, does not know what it was asked for.
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
 /// Writes guest memory to a file at `offset`. Gives how many bytes it were, which can be fewer than asked for.
 pub(crate) fn write_from<M: GuestMemoryBackend>(
     file: BorrowedFd<'_>,

@@ -1,0 +1,99 @@
+//! A vCPU that serves what it has notified of does not wait for the host's disk.
+
+mod common;
+
+use std::fs::File;
+use std::io::{IoSliceMut, Write};
+use std::path::Path;
+
+use common::message::{Body, Caller, op, request};
+use common::{Driver, ROOT, share};
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use test_guest::Buffer;
+use virtio_fs::passthrough::PassthroughConfig;
+
+const LEN: u32 = 32 << 10;
+
+/// A file of which the host has nothing in memory, where its file system can do without.
+fn uncached(folder: &Path, name: &str) -> File {
+    let path = folder.join(name);
+    let mut file = File::create_new(&path).unwrap();
+    file.write_all(&vec![7; LEN as usize]).unwrap();
+    file.sync_all().unwrap();
+    fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    File::open(path).unwrap()
+}
+
+/// What the host says of reading all of it from memory alone; it begins to read it when it says no.
+fn has_it_in_memory(file: &File) -> Result<bool, Errno> {
+    let mut bytes = vec![0; LEN as usize];
+    match preadv2(file, &mut [IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(read == LEN as usize),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Adds a READ of the whole file, and gives the buffer for its answer.
+fn add_read(driver: &mut Driver, node: u64, handle: u64) -> Buffer {
+    let body = Body::new().u64(handle).u64(0).u32(LEN).u32(0).u64(0).u32(0).u32(0);
+    let message = request(op::READ, 99, node, Caller::default(), &body.0);
+    driver.guest.write(driver.request_at, &message);
+    let asked = Buffer::readable(driver.request_at, u32::try_from(message.len()).unwrap());
+    let answer = Buffer::writable(driver.reply_at, LEN + 16);
+    driver.rings[1].add(driver.guest.mem(), &[asked, answer]).unwrap();
+    answer
+}
+
+fn is_answered(driver: &mut Driver, answer: Buffer) -> bool {
+    let Some(used) = driver.rings[1].poll_used(driver.guest.mem()) else {
+        return false;
+    };
+    assert_eq!(used.len, LEN + 16);
+    assert!(driver.guest.bytes_of(answer)[16..].iter().all(|byte| *byte == 7));
+    true
+}
+
+#[test]
+fn data_that_is_not_in_memory_is_not_waited_for_in_passing() {
+    let folder = tempfile::tempdir().unwrap();
+    if has_it_in_memory(&uncached(folder.path(), "another")) != Ok(false) {
+        return eprintln!("skipped: this file system has its files in memory only");
+    }
+    uncached(folder.path(), "file");
+    let mut driver = share(folder.path(), PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"file").unwrap().node();
+    let (handle, _) = driver.open(node, libc::O_RDONLY).unwrap();
+
+    let answer = add_read(&mut driver, node, handle);
+    let progress = driver.handler.process_in_passing(driver.guest.mem());
+    assert!(progress.more && !progress.interrupt);
+    assert!(!is_answered(&mut driver, answer));
+    let _ = driver.handler.process(driver.guest.mem());
+    assert!(is_answered(&mut driver, answer), "whoever has time reads it");
+
+    let answer = add_read(&mut driver, node, handle);
+    let progress = driver.handler.process_in_passing(driver.guest.mem());
+    assert!(
+        !progress.more && is_answered(&mut driver, answer),
+        "now it is in memory"
+    );
+}
+
+#[test]
+fn file_system_that_has_all_in_memory_is_read_in_passing() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = uncached(folder.path(), "file");
+    let mut driver = share(folder.path(), PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"file").unwrap().node();
+    let (handle, _) = driver.open(node, libc::O_RDONLY).unwrap();
+    if has_it_in_memory(&file) == Ok(false) {
+        return eprintln!("skipped: /dev/shm is on a disk");
+    }
+    for _ in 0..2 {
+        let answer = add_read(&mut driver, node, handle);
+        let progress = driver.handler.process_in_passing(driver.guest.mem());
+        assert!(!progress.more && is_answered(&mut driver, answer));
+    }
+}
