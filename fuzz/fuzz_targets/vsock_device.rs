@@ -95,6 +95,8 @@ impl Backend for Host {
 
 struct World<'a> {
     input: &'a [u8],
+    /// Whether the driver has accepted VIRTIO_F_EVENT_IDX.
+    event_idx: bool,
     guest: Guest,
     handler: Handler<Host>,
     queues: Queues,
@@ -106,21 +108,25 @@ fuzz_target!(|input: &[u8]| {
     let mut config = Config::new(Cid::DEFAULT_GUEST);
     config.tsi = TsiFlags { inet: true, unix: true };
     config.stream_routes.insert(52);
+    // Nothing of the input, so that seeds keep their meaning.
+    let event_idx = input.len() % 2 == 1;
     let mut world = World {
         input,
+        event_idx,
         guest: Guest::new(MEMORY),
         handler: Handler::new(Muxer::new(config), Host),
-        queues: queues(),
+        queues: queues(event_idx),
         avail: [0; 3],
         now: Duration::ZERO,
     };
     while world.step().is_some() {}
 });
 
-fn queues() -> Queues {
+fn queues(event_idx: bool) -> Queues {
     let [rx, tx, event] = RINGS.map(|base| {
         let mut queue = Queue::new(SIZE).expect("a power of two");
         queue.set_size(SIZE);
+        queue.set_event_idx(event_idx);
         queue.try_set_desc_table_address(GuestAddress(base)).expect("aligned");
         queue
             .try_set_avail_ring_address(GuestAddress(base + 0x1000))
@@ -264,7 +270,7 @@ impl World<'_> {
         self.handler.reset();
         assert!(self.handler.muxer().is_empty());
         self.guest.write(RINGS[0], &[0; 0x9000]);
-        self.queues = queues();
+        self.queues = queues(self.event_idx);
         self.avail = [0; 3];
     }
 }

@@ -146,6 +146,20 @@ impl RxPath {
     }
 }
 
+/// What a read of `asked` bytes tells of those behind.
+fn end_of(result: &io::Result<usize>, asked: usize, hung_up: bool) -> StreamRead {
+    match result {
+        Ok(0) => StreamRead::Eof,
+        // What else there is would be reported again, except after a hang-up.
+        Ok(got) if *got < asked && !hung_up => StreamRead::Empty,
+        Ok(_) => StreamRead::More,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => StreamRead::More,
+        Err(error) if would_block(error) && hung_up => StreamRead::Eof,
+        Err(error) if would_block(error) => StreamRead::Empty,
+        Err(_) => StreamRead::Failed,
+    }
+}
+
 #[inline]
 fn capacity(chain: &Chain) -> usize {
     chain
@@ -220,6 +234,34 @@ impl<B: Backend> Handler<B> {
         max_bytes: usize,
         max_packets: usize,
     ) -> Result<(), RingError> {
+        let (buffers, room) = self.take_for(ring, mem, id, max_bytes, max_packets)?;
+        let (asked, result, filled) = self.read_and_hand_over(ring, mem, id, buffers, max_bytes)?;
+        let got = *result.as_ref().unwrap_or(&0);
+        self.rx.gave_data |= filled > 0;
+        let hung_up = self.endpoints.get_mut(id).is_none_or(|endpoint| {
+            // That there was nothing more says nothing of how much comes the next time.
+            if filled > 0 {
+                endpoint.learn_appetite(filled, got >= room.min(max_bytes));
+            }
+            endpoint.hung_up
+        });
+        self.mux.stream_read(id, end_of(&result, asked, hung_up));
+        self.resume_reading(id);
+        if got > 0 {
+            self.retry_service(id);
+        }
+        Ok(())
+    }
+
+    /// Takes as many buffers as the stream's next bytes are expected to fill. Gives how many, and how much goes into them.
+    fn take_for<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        id: ProxyId,
+        max_bytes: usize,
+        max_packets: usize,
+    ) -> Result<(usize, usize), RingError> {
         let appetite = self.endpoints.get(id).map_or(1, |endpoint| endpoint.appetite);
         let max_packets = max_packets.min(appetite);
         let (mut buffers, mut room) = (1, self.rx.capacity_of(0));
@@ -227,6 +269,18 @@ impl<B: Backend> Handler<B> {
             room += self.rx.capacity_of(buffers);
             buffers += 1;
         }
+        Ok((buffers, room))
+    }
+
+    /// Gives how much was asked of the host, what it said, and how many buffers went to the driver.
+    fn read_and_hand_over<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        id: ProxyId,
+        buffers: usize,
+        max_bytes: usize,
+    ) -> Result<(usize, io::Result<usize>, usize), RingError> {
         let (asked, result, filled, handed) = {
             // Most turns are of one buffer, and the other list costs more to lay out than such a turn to use.
             let (mut one, mut many) = ([None], None);
@@ -243,31 +297,7 @@ impl<B: Backend> Handler<B> {
         };
         self.rx.given(filled);
         handed?;
-        let got = *result.as_ref().unwrap_or(&0);
-        self.rx.gave_data |= filled > 0;
-        let hung_up = self.endpoints.get_mut(id).is_none_or(|endpoint| {
-            // That there was nothing more says nothing of how much comes the next time.
-            if filled > 0 {
-                endpoint.learn_appetite(filled, got >= room.min(max_bytes));
-            }
-            endpoint.hung_up
-        });
-        let end = match result {
-            Ok(0) => StreamRead::Eof,
-            // What else there is would be reported again, except after a hang-up.
-            Ok(got) if got < asked && !hung_up => StreamRead::Empty,
-            Ok(_) => StreamRead::More,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => StreamRead::More,
-            Err(error) if would_block(&error) && hung_up => StreamRead::Eof,
-            Err(error) if would_block(&error) => StreamRead::Empty,
-            Err(_) => StreamRead::Failed,
-        };
-        self.mux.stream_read(id, end);
-        self.resume_reading(id);
-        if got > 0 {
-            self.retry_service(id);
-        }
-        Ok(())
+        Ok((asked, result, filled))
     }
 
     /// A service that was full may have room again after it was read.
