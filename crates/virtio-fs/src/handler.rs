@@ -169,6 +169,7 @@ impl Handler {
     /// Shows the driver all that is [held back](Self::holding_back), and asks for notifications again where nothing came
     /// without them.
     pub fn settle<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
+        let mem = &Nearby::new(mem);
         let mut progress = Progress::default();
         self.notified = self.notified.after_deadline();
         self.process_queue(mem, URGENT, Pace::Thorough, &mut progress);
@@ -176,7 +177,7 @@ impl Handler {
         self.counted(progress)
     }
 
-    fn publish_all<M: GuestMemoryBackend>(&mut self, mem: &M, company: bool, progress: &mut Progress) {
+    fn publish_all<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>, company: bool, progress: &mut Progress) {
         for lane in &mut self.lanes {
             match lane.publish(mem, company) {
                 Ok(interrupt) => progress.interrupt |= interrupt,
@@ -193,7 +194,13 @@ impl Handler {
         progress
     }
 
-    fn process_queue<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace, progress: &mut Progress) {
+    fn process_queue<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        queue: usize,
+        pace: Pace,
+        progress: &mut Progress,
+    ) {
         match self.drain(mem, queue, pace) {
             Ok((interrupt, more)) => {
                 progress.interrupt |= interrupt;
@@ -207,7 +214,12 @@ impl Handler {
     }
 
     /// Gives whether the driver wants an interrupt, and whether there is more.
-    fn drain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace) -> Result<(bool, bool), RingError> {
+    fn drain<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        queue: usize,
+        pace: Pace,
+    ) -> Result<(bool, bool), RingError> {
         let Some(lane) = self.lanes.get_mut(queue).filter(|lane| lane.is_ready()) else {
             return Ok((false, false));
         };
@@ -237,7 +249,11 @@ impl Handler {
     }
 
     /// Asks for a notification, unless the queue is looked at without one. True when there is something already.
-    fn is_more_expected<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize) -> Result<bool, RingError> {
+    fn is_more_expected<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        queue: usize,
+    ) -> Result<bool, RingError> {
         let Some(lane) = self.lanes.get_mut(queue) else {
             return Ok(false);
         };
@@ -251,7 +267,7 @@ impl Handler {
     /// Gives how many were handled, and whether the next one was put off.
     fn handle_batch<M: GuestMemoryBackend>(
         &mut self,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         queue: usize,
         pace: Pace,
         limit: u16,
@@ -277,7 +293,12 @@ impl Handler {
 
     /// False when the request was put off, as its data has to be read from a disk and the caller has no time for that. What
     /// the guest then finds in its buffer is nothing yet: it was not told of it.
-    fn handle_chain<M: GuestMemoryBackend>(&mut self, mem: &M, queue: usize, pace: Pace) -> Result<bool, RingError> {
+    fn handle_chain<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        queue: usize,
+        pace: Pace,
+    ) -> Result<bool, RingError> {
         let mut exchange = ChainExchange::new(mem, &self.chain);
         exchange.only_cached = pace == Pace::InPassing && self.cached_reads == CachedReads::Tried;
         let outcome = self.server.handle(&mut exchange);
@@ -318,7 +339,7 @@ impl Handler {
     }
 
     /// Requests that wait for a lock are tried again, in their order.
-    fn retry_waiting<M: GuestMemoryBackend>(&mut self, mem: &M, progress: &mut Progress) {
+    fn retry_waiting<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>, progress: &mut Progress) {
         if self.waiting.is_empty() {
             return;
         }
@@ -341,7 +362,7 @@ impl Handler {
         }
     }
 
-    fn interrupt_waiting<M: GuestMemoryBackend>(&mut self, mem: &M, unique: u64) -> Result<(), RingError> {
+    fn interrupt_waiting<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>, unique: u64) -> Result<(), RingError> {
         let Some(index) = self.waiting.iter().position(|waiting| waiting.unique == unique) else {
             return Ok(());
         };
@@ -353,7 +374,7 @@ impl Handler {
 
     fn give_back<M: GuestMemoryBackend>(
         &mut self,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         queue: usize,
         head: u16,
         written: u32,

@@ -1,6 +1,6 @@
 //! One ring and what the driver was not shown of it yet.
 
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::hold::Finished;
@@ -46,8 +46,12 @@ impl Lane {
         self.finished.held > 0
     }
 
-    pub(crate) fn pop<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &mut Chain) -> Result<bool, RingError> {
-        self.ring.pop(mem, chain)
+    pub(crate) fn pop<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        chain: &mut Chain,
+    ) -> Result<bool, RingError> {
+        self.ring.pop_nearby(mem, chain)
     }
 
     /// The chain that was taken last is there again.
@@ -57,12 +61,12 @@ impl Lane {
 
     pub(crate) fn give_back<M: GuestMemoryBackend>(
         &mut self,
-        mem: &M,
+        mem: &Nearby<'_, M>,
         head: u16,
         written: u32,
         awaited: Awaited,
     ) -> Result<(), RingError> {
-        self.ring.push_used(mem, head, written)?;
+        self.ring.push_used_nearby(mem, head, written)?;
         let count = match awaited {
             Awaited::Yes => &mut self.finished.awaited,
             Awaited::No => &mut self.finished.held,
@@ -86,31 +90,38 @@ impl Lane {
     }
 
     /// Shows the driver what is due. True when it wants an interrupt for that.
-    pub(crate) fn publish<M: GuestMemoryBackend>(&mut self, mem: &M, company: bool) -> Result<bool, RingError> {
+    pub(crate) fn publish<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+        company: bool,
+    ) -> Result<bool, RingError> {
         if !self.finished.is_shown(self.ring.size(), company) {
             return Ok(false);
         }
         self.finished = Finished::default();
-        self.ring.publish(mem)
+        self.ring.publish_nearby(mem)
     }
 
     /// Whether nothing came since the driver was asked for a notification: then it still is.
-    pub(crate) fn is_idle<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+    pub(crate) fn is_idle<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
         Ok(self.asked && !self.ring.has_available(mem)?)
     }
 
-    pub(crate) fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        let is_more = self.ring.enable_notification(mem)?;
+    pub(crate) fn enable_notification<M: GuestMemoryBackend>(
+        &mut self,
+        mem: &Nearby<'_, M>,
+    ) -> Result<bool, RingError> {
+        let is_more = self.ring.enable_notification_nearby(mem, 0)?;
         self.asked = !is_more;
         Ok(is_more)
     }
 
-    pub(crate) fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+    pub(crate) fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         self.asked = false;
-        self.ring.disable_notification(mem)
+        self.ring.disable_notification_nearby(mem)
     }
 
-    pub(crate) fn has_available<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
+    pub(crate) fn has_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
         self.ring.has_available(mem)
     }
 }
