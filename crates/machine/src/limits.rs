@@ -3,6 +3,8 @@
 use resource_alloc::Layout;
 use serde::Serialize;
 
+use crate::plan::registers::with_wide_slots;
+
 /// The world a plan is made for. Plain data, so a plan can be made and tested anywhere.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -55,8 +57,8 @@ impl IrqLayouts {
     #[must_use]
     pub fn x86_64() -> Self {
         Self {
-            in_kernel: Layout::x86_64_irqchip(),
-            split: Layout::x86_64_split_irqchip(),
+            in_kernel: with_wide_slots(Layout::x86_64_irqchip()),
+            split: with_wide_slots(Layout::x86_64_split_irqchip()),
         }
     }
 }

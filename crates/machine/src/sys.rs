@@ -156,24 +156,65 @@ pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, k
     Ok(next_slot)
 }
 
-/// Makes `memory` a memory slot at `guest_phys_addr` that the guest can read; what it writes there comes as
-/// `KVM_EXIT_MMIO`.
-pub(crate) fn register_readable(
-    vm: &VmFd,
+/// A page of registers that can be a memory slot of a VM.
+pub(crate) struct RegisterSlot {
     slot: u32,
     guest_phys_addr: u64,
-    memory: &MmapRegion,
-) -> Result<(), kvm_ioctls::Error> {
-    let region = kvm_userspace_memory_region {
-        slot,
-        flags: KVM_MEM_READONLY,
-        guest_phys_addr,
-        memory_size: memory.size() as u64,
-        userspace_addr: memory.as_ptr() as u64,
-    };
-    // SAFETY: the region is a mapping of `memory_size` bytes at `userspace_addr`. The register blocks in it keep it
-    // mapped, and the vCPUs keep those.
-    unsafe { vm.set_user_memory_region(region) }
+    memory: Arc<MmapRegion>,
+    at: usize,
+}
+
+/// What the guest may do in a memory slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads are its own affair; what it writes comes as `KVM_EXIT_MMIO`.
+    Read,
+    /// All is its own affair.
+    ReadWrite,
+}
+
+impl RegisterSlot {
+    const LEN: usize = 0x1000;
+
+    /// The page at `at` in `memory`, as slot number `slot` at `guest_phys_addr`; `None` when it is not all there, or not a
+    /// page.
+    pub(crate) fn new(slot: u32, guest_phys_addr: u64, memory: &Arc<MmapRegion>, at: usize) -> Option<Self> {
+        let end = at.checked_add(Self::LEN)?;
+        let page = at.is_multiple_of(Self::LEN) && guest_phys_addr.is_multiple_of(Self::LEN as u64);
+        (page && end <= memory.size()).then(|| Self {
+            slot,
+            guest_phys_addr,
+            memory: Arc::clone(memory),
+            at,
+        })
+    }
+
+    /// Makes it one.
+    pub(crate) fn map(&self, vm: &VmFd, access: Access) -> Result<(), kvm_ioctls::Error> {
+        let flags = match access {
+            Access::Read => KVM_MEM_READONLY,
+            Access::ReadWrite => 0,
+        };
+        self.set(vm, flags, Self::LEN as u64)
+    }
+
+    /// Each access comes as `KVM_EXIT_MMIO` again.
+    pub(crate) fn unmap(&self, vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        self.set(vm, 0, 0)
+    }
+
+    fn set(&self, vm: &VmFd, flags: u32, memory_size: u64) -> Result<(), kvm_ioctls::Error> {
+        let region = kvm_userspace_memory_region {
+            slot: self.slot,
+            flags,
+            guest_phys_addr: self.guest_phys_addr,
+            memory_size,
+            userspace_addr: self.memory.as_ptr() as u64 + self.at as u64,
+        };
+        // SAFETY: `new` has checked that the page is in the mapping. The register block in it keeps it mapped, and the
+        // vCPUs keep that.
+        unsafe { vm.set_user_memory_region(region) }
+    }
 }
 
 /// A part of a mapping as words that are only accessed atomically.

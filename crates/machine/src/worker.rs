@@ -17,8 +17,8 @@ use virtio_transport::{Host, Trigger, Worker};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::plan::ServedBy;
-use crate::sys;
-use acknowledgements::Acknowledgements;
+use crate::sys::{self, RegisterSlot};
+use acknowledgements::{Acknowledgements, Quietly};
 use poller::EpollPoller;
 pub(crate) use seat::Doorbell;
 use seat::Seat;
@@ -73,7 +73,15 @@ impl<W: Worker + 'static> KvmHost<W> {
     /// to this process. One descriptor does for all devices of a machine.
     #[must_use]
     pub fn end_acknowledgements_in(mut self, nowhere: Arc<EventFd>) -> Self {
-        self.acknowledgements.end_in(nowhere);
+        self.acknowledgements.end(Quietly::InKvm(nowhere));
+        self
+    }
+
+    /// Lets the driver have its interrupt registers as memory once there are many acknowledgements: they then cost no exit
+    /// at all.
+    #[must_use]
+    pub(crate) fn give_interrupt_registers(mut self, page: RegisterSlot) -> Self {
+        self.acknowledgements.end(Quietly::InMemory(page));
         self
     }
 

@@ -13,6 +13,7 @@ use crate::{RegisterPage, Trigger};
 /// called from any thread, from DRIVER_OK until [`VirtioDevice::reset`](crate::VirtioDevice::reset) returns.
 pub struct Interrupt {
     page: RegisterPage,
+    needs_reset: AtomicBool,
     trigger_failed: AtomicBool,
     trigger: Box<dyn Trigger>,
 }
@@ -28,6 +29,7 @@ impl Interrupt {
     pub(crate) fn on_page(trigger: Box<dyn Trigger>, page: RegisterPage) -> Self {
         Self {
             page,
+            needs_reset: AtomicBool::new(false),
             trigger_failed: AtomicBool::new(false),
             trigger,
         }
@@ -48,7 +50,8 @@ impl Interrupt {
     /// The device cannot go on until the driver resets it: DEVICE_NEEDS_RESET (virtio 1.3, 2.1.2). The first call tells
     /// the driver, further ones do nothing.
     pub fn needs_reset(&self) {
-        if self.page.set_bits(STATUS, NEEDS_RESET) & NEEDS_RESET == 0 {
+        if !self.needs_reset.swap(true, Ordering::AcqRel) {
+            self.page.set_bits(STATUS, NEEDS_RESET);
             self.raise(INTERRUPT_CONFIG);
         }
     }
@@ -56,7 +59,7 @@ impl Interrupt {
     /// Whether [`needs_reset`](Self::needs_reset) was called.
     #[must_use]
     pub fn is_reset_needed(&self) -> bool {
-        self.page.load(STATUS) & NEEDS_RESET != 0
+        self.needs_reset.load(Ordering::Acquire)
     }
 
     /// The interrupt status register: bit 0 used buffers, bit 1 configuration (virtio 1.3, 4.2.2).

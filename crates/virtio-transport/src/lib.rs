@@ -31,7 +31,7 @@ pub use device::{
 pub use interrupt::{Disconnected, Interrupt};
 pub use mmio::MmioTransport;
 pub use page::RegisterPage;
-pub use registers::MMIO_LEN;
+pub use registers::{FIRST_INTERRUPT_REGISTER, MMIO_LEN};
 pub use stats::Stats;
 
 #[cfg(doctest)]

@@ -23,8 +23,11 @@ pub struct MmioTransport<D, H> {
     device: D,
     host: H,
     mem: Memory,
-    /// All that the driver can read, among it the device status and the interrupt status, which are kept nowhere else.
+    /// All that the driver can read.
     page: RegisterPage,
+    /// The device status without DEVICE_NEEDS_RESET, which is the interrupt's. The page shows both, but where a part of it is
+    /// the driver's memory it is not to be trusted.
+    status: u32,
     features: Features,
     queues: Queues,
     shm_sel: u32,
@@ -52,6 +55,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             host,
             mem,
             page,
+            status: 0,
             features: Features::default(),
             queues,
             shm_sel: 0,
@@ -61,9 +65,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             lost: false,
             stats: Stats::default(),
         };
-        transport.show_identity();
-        transport.show_selected();
-        transport.show_config();
+        transport.show_all();
         transport
     }
 
@@ -121,6 +123,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// The guest reads `data.len()` bytes at `offset` of the register block. Registers are 4 bytes, aligned; config
     /// space takes any width. Whatever is not there reads as 0.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.catch_up();
         data.fill(0);
         match offset {
             0..reg::CONFIG => match <&mut [u8; 4]>::try_from(data) {
@@ -134,6 +137,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
 
     /// The guest writes `data` to `offset` of the register block. What it may not write is ignored.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
+        self.catch_up();
         match offset {
             0..reg::CONFIG => match <[u8; 4]>::try_from(data) {
                 Ok(word) if offset.is_multiple_of(4) => self.write_register(offset, u32::from_le_bytes(word)),
@@ -145,6 +149,13 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             }
             _ => self.stats.accesses_malformed += 1,
         }
+    }
+
+    fn show_all(&self) {
+        self.show_identity();
+        self.show_selected();
+        self.show_config();
+        self.show_status();
     }
 
     fn show_identity(&self) {
@@ -221,11 +232,38 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
 
     /// With DEVICE_NEEDS_RESET, which the device sets at any time.
     fn status(&self) -> u32 {
-        self.page.load(reg::STATUS)
+        let needs_reset = self
+            .interrupt
+            .as_ref()
+            .is_some_and(|interrupt| interrupt.is_reset_needed());
+        self.status | if needs_reset { reg::NEEDS_RESET } else { 0 }
     }
 
-    fn set_status(&self, bit: u32) {
+    fn set_status(&mut self, bit: u32) {
+        self.status |= bit;
         self.page.set_bits(reg::STATUS, bit);
+    }
+
+    fn show_status(&self) {
+        self.page.store(reg::STATUS, self.status());
+    }
+
+    /// Does what the driver has asked for by writing Status where it is the driver's memory: the page then shows another one
+    /// than the device has. A driver that has taken bits back has reset the device in between.
+    fn catch_up(&mut self) {
+        let written = self.page.load(reg::STATUS);
+        if written == self.status() {
+            return;
+        }
+        if self.status & !written != 0 {
+            self.reset();
+            self.page.clear();
+            for step in status::PATH {
+                self.write_status(written & step);
+            }
+        }
+        self.write_status(written);
+        self.show_all();
     }
 
     fn write_status(&mut self, written: u32) {
@@ -326,7 +364,8 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         self.queues.reset();
         self.shm_sel = 0;
         // Without its worker the device cannot be used again, and the driver is told at once (virtio 1.3, 2.1).
-        self.page.store(reg::STATUS, if self.lost { reg::FAILED } else { 0 });
+        self.status = if self.lost { reg::FAILED } else { 0 };
+        self.show_status();
     }
 
     fn stop(&mut self, last: impl FnOnce(&mut D::Worker)) {

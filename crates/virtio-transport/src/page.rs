@@ -11,9 +11,17 @@ use crate::registers::{self as reg, MMIO_LEN};
 /// The transport keeps it true at all times, so a monitor may let the driver read it without being asked: as memory
 /// that the guest can read and not write (`KVM_MEM_READONLY`). Reading InterruptStatus, which Linux does for each
 /// interrupt, then costs no exit. Writes have to come to [`MmioTransport::write`](crate::MmioTransport::write), with
-/// one exception: a monitor may swallow a write of 1 to InterruptACK (an ioeventfd does that inside KVM). Bit 0 of
-/// InterruptStatus then stays set until the next reset, and the driver looks at its used rings at each interrupt, which
-/// is what an edge-triggered interrupt is for.
+/// two exceptions, both of them for a driver that runs:
+///
+/// - A monitor may swallow a write of 1 to InterruptACK (an ioeventfd does that inside KVM). Bit 0 of InterruptStatus then
+///   stays set until the next reset, and the driver looks at its used rings at each interrupt, which is what an
+///   edge-triggered interrupt is for.
+/// - A monitor that puts a border of pages before [`FIRST_INTERRUPT_REGISTER`](crate::FIRST_INTERRUPT_REGISTER) may make what
+///   follows the driver's own memory, and an interrupt costs no exit at all. Of all that the driver has in it, Status is
+///   looked at: with the next access to the registers before the border. A reset is thus done late, though before the driver
+///   can have freed or set up a queue, whose registers lie there. So it is for drivers that have no buffer with the device
+///   when they reset it, and for devices that let nobody write config space. [`Host::stop`](crate::Host::stop) has to take the
+///   memory away again: before DRIVER_OK the driver must be heard.
 #[derive(Clone)]
 pub struct RegisterPage(Arc<dyn AsRef<[AtomicU32]> + Send + Sync>);
 
@@ -51,6 +59,13 @@ impl RegisterPage {
     pub(crate) fn clear_bits(&self, offset: u64, bits: u32) {
         if let Some(word) = self.word(offset) {
             word.fetch_and(!bits.to_le(), Ordering::AcqRel);
+        }
+    }
+
+    /// Whatever a driver has left here is gone.
+    pub(crate) fn clear(&self) {
+        for word in (*self.0).as_ref() {
+            word.store(0, Ordering::Release);
         }
     }
 

@@ -5,6 +5,10 @@ use virtio_bindings::{virtio_config, virtio_mmio, virtio_ring};
 /// How many bytes of guest addresses a device takes: the registers and config space.
 pub const MMIO_LEN: u64 = 0x1000;
 
+/// Offset of InterruptStatus. From here on, up to its end, a register block may be the driver's own memory
+/// ([`RegisterPage`](crate::RegisterPage)).
+pub const FIRST_INTERRUPT_REGISTER: u64 = virtio_mmio::VIRTIO_MMIO_INTERRUPT_STATUS as u64;
+
 /// "virt"
 pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// Not the legacy interface.
@@ -24,7 +28,7 @@ pub(crate) const QUEUE_SIZE_MAX: u64 = virtio_mmio::VIRTIO_MMIO_QUEUE_NUM_MAX as
 pub(crate) const QUEUE_SIZE: u64 = virtio_mmio::VIRTIO_MMIO_QUEUE_NUM as u64;
 pub(crate) const QUEUE_READY: u64 = virtio_mmio::VIRTIO_MMIO_QUEUE_READY as u64;
 pub(crate) const QUEUE_NOTIFY: u64 = virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
-pub(crate) const INTERRUPT_STATUS: u64 = virtio_mmio::VIRTIO_MMIO_INTERRUPT_STATUS as u64;
+pub(crate) const INTERRUPT_STATUS: u64 = FIRST_INTERRUPT_REGISTER;
 pub(crate) const INTERRUPT_ACK: u64 = virtio_mmio::VIRTIO_MMIO_INTERRUPT_ACK as u64;
 pub(crate) const STATUS: u64 = virtio_mmio::VIRTIO_MMIO_STATUS as u64;
 pub(crate) const QUEUE_DESC_LOW: u64 = virtio_mmio::VIRTIO_MMIO_QUEUE_DESC_LOW as u64;

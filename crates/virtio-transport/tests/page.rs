@@ -1,33 +1,12 @@
-//! The registers as memory that the driver reads without asking.
+//! The registers as memory that the driver reads, and in part writes, without asking.
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
-use common::{DEVICE_ID, QUEUE_SIZES, Setup, TestHost};
+use common::{DEVICE_ID, FEATURES, QUEUE_SIZES, Setup, Shared, TestHost};
 use test_guest::{Guest, register as reg};
-use virtio_transport::{MMIO_LEN, RegisterPage};
-
-/// What a monitor would map into the guest.
-#[derive(Clone)]
-struct Shared(Arc<[AtomicU32]>);
-
-impl Shared {
-    fn new() -> Self {
-        Self((0..MMIO_LEN / 4).map(|_| AtomicU32::default()).collect())
-    }
-
-    fn word(&self, offset: u64) -> u32 {
-        self.0[usize::try_from(offset / 4).unwrap()].load(Ordering::Acquire)
-    }
-}
-
-impl AsRef<[AtomicU32]> for Shared {
-    fn as_ref(&self) -> &[AtomicU32] {
-        &self.0
-    }
-}
+use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN, RegisterPage};
 
 fn on(page: &Shared) -> Setup {
     Setup::on_page(
@@ -130,4 +109,94 @@ fn page_too_small_reads_as_zeros_beyond_its_end() {
     setup.driver.write(reg::STATUS, 1);
     assert_eq!(setup.driver.read(reg::STATUS), 0);
     assert_eq!(setup.driver.config::<4>(0), [0; 4]);
+}
+
+/// A driver that runs, and whose memory the registers are from InterruptStatus on.
+fn running() -> (Shared, Setup) {
+    let page = Shared::new();
+    let mut setup = on(&page);
+    setup.start();
+    (page, setup)
+}
+
+#[test]
+fn reset_that_nobody_heard_of_is_done_when_the_driver_looks_at_a_queue() {
+    let (page, mut setup) = running();
+
+    page.set(reg::STATUS, 0);
+    setup.driver.write(reg::QUEUE_SEL, 1);
+
+    assert_eq!(setup.device().returned, [1]);
+    assert!(!setup.transport().is_active());
+    assert_eq!(setup.driver.status(), 0);
+    assert_eq!(
+        setup.driver.read(reg::QUEUE_SIZE_MAX),
+        u32::from(QUEUE_SIZES[1]),
+        "the access counts"
+    );
+}
+
+#[test]
+fn driver_that_begins_anew_unheard_has_a_device_as_after_any_reset() {
+    let (page, mut setup) = running();
+    for offset in (FIRST_INTERRUPT_REGISTER..MMIO_LEN).step_by(4) {
+        page.set(offset, 0x5a5a_5a5a);
+    }
+    for status in [0, 1, 3] {
+        page.set(reg::STATUS, status);
+    }
+
+    setup.driver.write(reg::DEVICE_FEATURES_SEL, 0);
+
+    assert_eq!(setup.device().returned, [1]);
+    assert_eq!(setup.driver.status(), 3);
+    assert_eq!(setup.driver.config::<12>(0), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(setup.driver.read(reg::INTERRUPT_STATUS), 0);
+    assert_eq!(setup.driver.read(reg::SHM_LEN_LOW), u32::MAX);
+    assert_eq!(setup.driver.read(0x84), 0);
+    setup.driver.set_driver_features(FEATURES | 1 << 32);
+    setup.driver.add_status(8);
+    assert_eq!(setup.driver.status(), 0xb);
+
+    setup.start();
+    assert_eq!(setup.worker().number, 2);
+    assert_eq!(setup.worker().features, FEATURES | 1 << 32);
+}
+
+#[test]
+fn driver_that_gives_up_unheard_stops_the_worker() {
+    let (page, mut setup) = running();
+
+    page.set(reg::STATUS, 0x8f);
+    setup.driver.write(reg::QUEUE_NOTIFY, 0);
+
+    assert_eq!(setup.device().returned, [1]);
+    assert_eq!(setup.driver.status(), 0x8f);
+    assert!(setup.host().notified.is_empty());
+}
+
+#[test]
+fn status_that_means_nothing_is_taken_back_and_counted() {
+    let (page, mut setup) = running();
+
+    page.set(reg::STATUS, 0xffff_ff0f);
+
+    assert_eq!(setup.driver.status(), 0xf);
+    assert!(setup.transport().is_active());
+    assert_eq!(setup.transport().stats().status_rejected, 1);
+}
+
+#[test]
+fn driver_that_takes_needs_reset_back_has_a_device_that_needs_it_still() {
+    let (page, mut setup) = running();
+    setup.worker().interrupt.needs_reset();
+    let edges = setup.edges();
+
+    page.set(reg::STATUS, 0xf);
+
+    assert!(setup.worker().interrupt.is_reset_needed());
+    setup.worker().interrupt.needs_reset();
+    assert_eq!(setup.edges(), edges);
+    assert_eq!(setup.driver.status(), 0x4f);
+    assert!(setup.device().returned.is_empty());
 }

@@ -5,12 +5,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::{FEATURES, Setup};
+use common::{FEATURES, Setup, Shared, TestHost};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use test_guest::register as reg;
+use test_guest::{Guest, register as reg};
 use virtio_queue::QueueT;
 use virtio_ring::Ring;
+use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN, RegisterPage};
 
 fn config(cases: u32) -> ProptestConfig {
     let seeds = FileFailurePersistence::Direct("tests/properties.seeds");
@@ -32,6 +33,8 @@ enum Op {
     /// Queue, size and the three addresses, as a driver writes them.
     AnyQueue(u32, u32, [u64; 3]),
     Misbehave(u8),
+    /// To a register that is the driver's memory.
+    WriteMemory(u64, u32),
 }
 
 fn value() -> impl Strategy<Value = u32> {
@@ -55,6 +58,7 @@ fn any_queue() -> impl Strategy<Value = Op> {
 
 fn op() -> impl Strategy<Value = Op> {
     let register = prop_oneof![8 => (0..0x40_u64).prop_map(|index| index * 4), 1 => any::<u64>()];
+    let in_memory = prop_oneof![3 => Just(reg::STATUS / 4), 1 => FIRST_INTERRUPT_REGISTER / 4..MMIO_LEN / 4];
     prop_oneof![
         6 => (register.clone(), value()).prop_map(|(offset, value)| Op::Write(offset, value)),
         1 => (0..0x1100_u64, prop::collection::vec(any::<u8>(), 0..9)).prop_map(|(at, data)| Op::WriteBytes(at, data)),
@@ -64,10 +68,11 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..2_usize).prop_map(Op::GoodQueue),
         4 => any_queue(),
         1 => any::<u8>().prop_map(Op::Misbehave),
+        1 => (in_memory, value()).prop_map(|(index, value)| Op::WriteMemory(index * 4, value)),
     ]
 }
 
-fn apply(setup: &mut Setup, op: Op) {
+fn apply(setup: &mut Setup, page: &Shared, op: Op) {
     match op {
         Op::Write(offset, value) => setup.driver.write(offset, value),
         Op::WriteBytes(offset, data) => setup.transport().write(offset, &data),
@@ -97,6 +102,7 @@ fn apply(setup: &mut Setup, op: Op) {
             setup.host().refuse_interrupt = how & 2 != 0;
             setup.host().refuse_start = how & 4 != 0;
         }
+        Op::WriteMemory(offset, value) => page.set(offset, value),
     }
 }
 
@@ -121,12 +127,13 @@ proptest! {
     fn any_register_accesses_never_panic_and_never_start_on_an_invalid_queue(
         ops in prop::collection::vec(op(), 1..120),
     ) {
-        let mut setup = Setup::new();
+        let page = Shared::new();
+        let mut setup = Setup::on_page(Guest::new(0x10000), TestHost::default(), RegisterPage::new(page.clone()));
         for op in ops {
-            apply(&mut setup, op);
+            apply(&mut setup, &page, op);
+            let status = setup.driver.status();
             let running = setup.host().worker.is_some();
             prop_assert_eq!(running, setup.transport().is_active());
-            let status = setup.driver.status();
             prop_assert_eq!(running && status & 0x40 == 0, status == 0x0f);
             if running {
                 prop_assert_eq!(setup.worker().features & !(FEATURES | 1 << 32), 0);

@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         share_of_two_guests_carries_from_each_to_the_other,
         share_under_an_edit_of_the_host_shows_what_its_cache_promises,
         share_that_the_host_deletes_gives_errors_and_the_guest_goes_on,
+        share_whose_driver_is_taken_off_and_put_back_serves_again,
     ]
 }
 
@@ -253,5 +254,21 @@ fn share_that_the_host_deletes_gives_errors_and_the_guest_goes_on(bed: &Bed) -> 
         Ok(fs::write(signals.path().join("go"), "")?)
     })?;
     ensure!(text == "still here\nover\n", "the guest says {text:?}");
+    Ok(())
+}
+
+/// The driver resets the device where it is not heard, after so many interrupts that the registers are its memory.
+fn share_whose_driver_is_taken_off_and_put_back_serves_again(bed: &Bed) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let line = "set -e; cd /sys/bus/virtio/drivers/virtiofs; device=$(ls -d virtio* | tail -n 1); \
+        for round in 1 2 3; do \
+            for n in $(seq 100); do echo $round >/data/$round-$n; done; \
+            umount /data; echo $device >unbind; echo $device >bind; mount -t virtiofs share0 /data; \
+            cat /data/$round-100; \
+        done";
+    let outcome = bed.shell(line).with(volume(&folder, "/data")).run()?;
+    outcome.expect_code(0)?.expect_text("1\n2\n3\n")?;
+    let files = fs::read_dir(folder.path())?.count();
+    ensure!(files == 300, "the host has {files} files");
     Ok(())
 }

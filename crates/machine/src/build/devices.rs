@@ -98,12 +98,16 @@ impl Maker<'_> {
     fn attach<D: VirtioDevice + 'static>(&mut self, at: &DevicePlan, device: D) -> Result<Kick, BuildError> {
         let (control, name) = (Arc::clone(self.control), at.name.clone());
         let host = KvmHost::new(Arc::clone(self.vm), at.name.clone(), at.irq, at.mmio_base)
-            .end_acknowledgements_in(Arc::clone(&self.nowhere))
             .serve_by(at.kind.served_by())
             .on_panic(move || {
                 let fault = VcpuFault::WorkerPanicked { device: name.clone() };
                 control.end(End::Fault(fault));
             });
+        let interrupt_registers = self.registers.map(|pages| pages.interrupt_registers(at)).transpose()?;
+        let host = match interrupt_registers.flatten() {
+            Some(page) => host.give_interrupt_registers(page),
+            None => host.end_acknowledgements_in(Arc::clone(&self.nowhere)),
+        };
         let (kick, doorbell) = (host.kick(), host.doorbell());
         let page = self
             .registers

@@ -72,16 +72,16 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
     let mem = memory::reserve(&plan.memory)?;
     let control = Arc::new(Control::default());
     let com1 = com1_output(plan, &stdio)?;
-    let registers = RegisterPages::reserve(&plan.devices)?;
+    let registers = RegisterPages::reserve(&plan.devices, plan.memory.len())?;
     let mut devices = devices::make(plan, stdio, &vm, &mem, &control, registers.as_ref())?;
     if let Some(registers) = irqchip.registers() {
         devices.bus.add(layout::IO_APIC, layout::PAGE_SIZE, registers);
     }
     let boot = load(plan, &kernel, initramfs, &mem)?;
     memory::write(&mem, &boot.blobs)?;
-    let slots = memory::register(&vm, &mem)?;
+    memory::register(&vm, &mem)?;
     if let Some(registers) = registers {
-        registers.register(&kvm, &vm, slots)?;
+        registers.register(&kvm, &vm, &plan.devices)?;
     }
     let vcpus = vcpus(plan, &kvm, &vm, &boot)?;
     let ports = Arc::new(ports(plan, com1, &irqchip, &control));

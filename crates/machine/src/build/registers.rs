@@ -4,29 +4,39 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use virtio_transport::RegisterPage;
+use virtio_transport::{FIRST_INTERRUPT_REGISTER, RegisterPage};
 use vm_memory::MmapRegion;
 
 use super::BuildError;
-use crate::plan::DevicePlan;
-use crate::sys::{self, AtomicWords};
+use crate::plan::{DevicePlan, InterruptRegisters};
+use crate::sys::{Access, AtomicWords, RegisterSlot};
+
+const PAGE: u64 = 0x1000;
 
 /// The register blocks of all devices, one after another as in the guest.
 pub(super) struct RegisterPages {
+    /// Where the first one's page starts in the guest.
     base: u64,
     memory: Arc<MmapRegion>,
+    /// The number of the first device's memory slot.
+    first_slot: u32,
 }
 
 impl RegisterPages {
-    /// Room for the registers of `devices`; `None` when there are none.
-    pub(super) fn reserve(devices: &[DevicePlan]) -> Result<Option<Self>, BuildError> {
-        let Some(base) = devices.iter().map(|device| device.mmio_base).min() else {
+    /// Room for the registers of `devices`; `None` when there are none. Memory slots from `first_slot` on are free.
+    pub(super) fn reserve(devices: &[DevicePlan], first_slot: usize) -> Result<Option<Self>, BuildError> {
+        let Some(first) = devices.iter().map(|device| device.mmio_base).min() else {
             return Ok(None);
         };
+        let base = first - first % PAGE;
         let end = devices.iter().map(|device| device.mmio_base + device.mmio_len).max();
-        let len = usize::try_from(end.unwrap_or(base) - base).map_err(failed)?;
-        let memory = Arc::new(MmapRegion::new(len).map_err(failed)?);
-        Ok(Some(Self { base, memory }))
+        let len = end.unwrap_or(base).next_multiple_of(PAGE) - base;
+        let memory = MmapRegion::new(usize::try_from(len).map_err(failed)?).map_err(failed)?;
+        Ok(Some(Self {
+            base,
+            memory: Arc::new(memory),
+            first_slot: u32::try_from(first_slot).map_err(failed)?,
+        }))
     }
 
     /// The page that shows the registers of `device`, which is one of those that room was reserved for.
@@ -39,13 +49,39 @@ impl RegisterPages {
             .ok_or_else(|| failed("a device is not among those that room was reserved for"))
     }
 
-    /// Lets the guest read them, where KVM can. Where it cannot, each read exits and is answered the same.
-    pub(super) fn register(&self, kvm: &Kvm, vm: &VmFd, slot: u32) -> Result<(), BuildError> {
+    /// The page of a device whose interrupt registers become the guest's memory.
+    pub(super) fn interrupt_registers(&self, device: &DevicePlan) -> Result<Option<RegisterSlot>, BuildError> {
+        match device.kind.interrupt_registers() {
+            InterruptRegisters::Readable => Ok(None),
+            InterruptRegisters::Memory => self.slot(device, FIRST_INTERRUPT_REGISTER).map(Some),
+        }
+    }
+
+    /// Lets the guest read those that it does not get as memory later, where KVM can. Where it cannot, each read exits and is
+    /// answered the same.
+    pub(super) fn register(&self, kvm: &Kvm, vm: &VmFd, devices: &[DevicePlan]) -> Result<(), BuildError> {
+        let readable = |device: &&DevicePlan| device.kind.interrupt_registers() == InterruptRegisters::Readable;
         if !kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
-        sys::register_readable(vm, slot, self.base, &self.memory)
-            .map_err(BuildError::kvm("show the devices' registers to the guest"))
+        for device in devices.iter().filter(readable) {
+            self.slot(device, 0)?
+                .map(vm, Access::Read)
+                .map_err(BuildError::kvm("show the devices' registers to the guest"))?;
+        }
+        Ok(())
+    }
+
+    /// The page that starts at `offset` in the registers of `device`. Each page of the devices' addresses has a slot number.
+    fn slot(&self, device: &DevicePlan, offset: u64) -> Result<RegisterSlot, BuildError> {
+        let address = device.mmio_base + offset;
+        let at = address.checked_sub(self.base);
+        let number = at.and_then(|at| self.first_slot.checked_add(u32::try_from(at / PAGE).ok()?));
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        number
+            .zip(at)
+            .and_then(|(number, at)| RegisterSlot::new(number, address, &self.memory, at))
+            .ok_or_else(|| failed("the registers do not have a page of their own"))
     }
 }
 
@@ -64,11 +100,15 @@ mod tests {
 
     use super::*;
     use crate::plan::DeviceKind;
+    use crate::sys;
 
     const REGISTERS: u64 = 0x3000;
     const ENTRY: u64 = 0x1000;
     /// 16-bit code: `mov al, [0x3000]; out 0x10, al; mov [0x3050], al`
     const CODE: [u8; 8] = [0xa0, 0x00, 0x30, 0xe6, 0x10, 0xa2, 0x50, 0x30];
+
+    /// 16-bit code: `mov al, 0x5a; mov [0x4004], al; mov [0x3ff0], al; mov [0x4004], al`
+    const INTERRUPT_CODE: [u8; 11] = [0xb0, 0x5a, 0xa2, 0x04, 0x40, 0xa2, 0xf0, 0x3f, 0xa2, 0x04, 0x40];
 
     #[test]
     fn guest_reads_registers_without_an_exit_and_writes_with_one() {
@@ -78,16 +118,44 @@ mod tests {
         let vm = kvm.create_vm().unwrap();
         let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x2000)]).unwrap();
         mem.write_slice(&CODE, GuestAddress(ENTRY)).unwrap();
-        let slots = sys::register_memory(&vm, &mem).unwrap();
-        let pages = RegisterPages::reserve(&[device()]).unwrap().unwrap();
+        sys::register_memory(&vm, &mem).unwrap();
+        let pages = RegisterPages::reserve(&[device()], 1).unwrap().unwrap();
         let words = AtomicWords::new(&pages.memory, 0, 0x1000).unwrap();
         words.as_ref()[0].store(u32::from_le_bytes(*b"virt"), Ordering::Release);
-        pages.register(&kvm, &vm, slots).unwrap();
+        pages.register(&kvm, &vm, &[device()]).unwrap();
         let mut vcpu = in_real_mode(&vm);
 
         assert!(matches!(vcpu.run().unwrap(), VcpuExit::IoOut(0x10, b"v")));
         assert!(matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3050, b"v")));
         assert_eq!(words.as_ref()[0x50 / 4].load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn guest_writes_interrupt_registers_that_are_its_memory_without_an_exit_until_they_are_taken_away() {
+        let Ok(kvm) = Kvm::new() else {
+            return eprintln!("skipped: this test needs /dev/kvm");
+        };
+        let vm = kvm.create_vm().unwrap();
+        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x2000)]).unwrap();
+        mem.write_slice(&INTERRUPT_CODE, GuestAddress(ENTRY)).unwrap();
+        sys::register_memory(&vm, &mem).unwrap();
+        let share = share();
+        let pages = RegisterPages::reserve(std::slice::from_ref(&share), 1)
+            .unwrap()
+            .unwrap();
+        pages.register(&kvm, &vm, std::slice::from_ref(&share)).unwrap();
+        let words = AtomicWords::new(&pages.memory, 0xfa0, 0x1000).unwrap();
+        let page = pages.interrupt_registers(&share).unwrap().unwrap();
+        let mut vcpu = in_real_mode(&vm);
+
+        page.map(&vm, Access::ReadWrite).unwrap();
+        assert!(
+            matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3ff0, [0x5a])),
+            "QueueNotify"
+        );
+        assert_eq!(words.as_ref()[0x64 / 4].load(Ordering::Acquire), 0x5a, "InterruptACK");
+        page.unmap(&vm).unwrap();
+        assert!(matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x4004, [0x5a])));
     }
 
     #[test]
@@ -103,7 +171,7 @@ mod tests {
 
     #[test]
     fn device_without_room_is_an_error() {
-        let pages = RegisterPages::reserve(&[device()]).unwrap().unwrap();
+        let pages = RegisterPages::reserve(&[device()], 1).unwrap().unwrap();
         for mmio_base in [REGISTERS - 0x1000, REGISTERS + 0x1000] {
             let other = DevicePlan { mmio_base, ..device() };
             assert!(pages.of(&other).is_err(), "{mmio_base:#x}");
@@ -117,6 +185,21 @@ mod tests {
             mmio_base: REGISTERS,
             mmio_len: 0x1000,
             kind: DeviceKind::Console { ports: Vec::new() },
+        }
+    }
+
+    /// Whose registers start at 0x3fa0.
+    fn share() -> DevicePlan {
+        let spec = crate::Spec {
+            root: Some(crate::Share::root("/root")),
+            ..crate::Spec::default()
+        };
+        let plan = crate::plan(&spec, &crate::Limits::bundle()).unwrap();
+        let share = plan.devices.into_iter().find(|device| device.name == "root").unwrap();
+        let within = share.mmio_base % PAGE;
+        DevicePlan {
+            mmio_base: REGISTERS + within,
+            ..share
         }
     }
 

@@ -1,14 +1,15 @@
 //! The first step: from what was asked for to what the machine consists of, without touching the host.
 //!
 //! Each question has a module of its own: [`vsock`] for the device that is there only when needed, `devices` for the list
-//! in its fixed order, [`irqchip`] for the interrupt controllers that have lines enough for them, `cmdline` for the
-//! kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and places what they named.
+//! in its fixed order, [`irqchip`] for the interrupt controllers that have lines enough for them, `registers` for where a
+//! device's lie, `cmdline` for the kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and places what they named.
 
 mod cmdline;
 mod devices;
 mod error;
 mod init;
 pub mod irqchip;
+pub(crate) mod registers;
 mod text;
 mod validate;
 pub mod vsock;
@@ -16,10 +17,12 @@ pub mod vsock;
 use boot_params::memory::Region;
 use resource_alloc::{DeviceResources, ResourceAllocator};
 use serde::{Serialize, Serializer};
+use virtio_transport::MMIO_LEN;
 
 pub use devices::{ConsolePort, DeviceKind, MountPoints, PortRole, ServedBy, SharePlan, VsockPlan};
 pub use error::PlanError;
 pub use irqchip::{Irqchip, IrqchipDecision};
+pub use registers::InterruptRegisters;
 pub use vsock::VsockDecision;
 
 use crate::limits::{KernelKind, KernelTraits, Limits};
@@ -123,8 +126,8 @@ fn at_place(name: String, kind: DeviceKind, at: DeviceResources) -> DevicePlan {
     DevicePlan {
         name,
         irq: at.irq.0,
-        mmio_base: at.mmio.base,
-        mmio_len: at.mmio.len,
+        mmio_base: at.mmio.base + kind.register_offset(),
+        mmio_len: MMIO_LEN,
         kind,
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use test_guest::{Guest, MmioDriver, Registers, SplitRing};
 use virtio_ring::Ring;
 use virtio_transport::{
-    ActivateError, Activation, Host, Interrupt, MmioTransport, Poller, RegisterPage, SharedMemory, Trigger,
+    ActivateError, Activation, Host, Interrupt, MMIO_LEN, MmioTransport, Poller, RegisterPage, SharedMemory, Trigger,
     VirtioDevice, Worker,
 };
 use vm_memory::GuestAddress;
@@ -175,6 +175,35 @@ impl Host<TestWorker> for TestHost {
         self.calls.push("stop");
         self.connected = false;
         self.worker.take().filter(|_| !self.lose_worker)
+    }
+}
+
+/// What a monitor would map into the guest.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<[AtomicU32]>);
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self((0..MMIO_LEN / 4).map(|_| AtomicU32::default()).collect())
+    }
+
+    pub(crate) fn word(&self, offset: u64) -> u32 {
+        self.at(offset).load(Ordering::Acquire)
+    }
+
+    /// As a driver whose memory it is.
+    pub(crate) fn set(&self, offset: u64, value: u32) {
+        self.at(offset).store(value, Ordering::Release);
+    }
+
+    fn at(&self, offset: u64) -> &AtomicU32 {
+        &self.0[usize::try_from(offset / 4).unwrap()]
+    }
+}
+
+impl AsRef<[AtomicU32]> for Shared {
+    fn as_ref(&self) -> &[AtomicU32] {
+        &self.0
     }
 }
 
