@@ -1,8 +1,9 @@
-//! Connects a device to KVM and runs its worker: one thread and one epoll instance from DRIVER_OK to reset, nothing before
-//! and after.
+//! Connects a device to KVM and runs its worker: one thread and one epoll instance from DRIVER_OK to reset, a second thread
+//! once the worker has something that takes long, nothing before and after.
 
 mod acknowledgements;
 mod alarm;
+mod aside;
 mod poller;
 mod seat;
 mod turns;
@@ -135,12 +136,12 @@ impl<W: Worker + 'static> KvmHost<W> {
     }
 
     fn connect(&self) -> io::Result<(Arc<EventFd>, EpollPoller)> {
-        let kick = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-        let poller = EpollPoller::new(sys::borrowed(&kick))?;
+        let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let poller = EpollPoller::new(&self.name, &kick)?;
         if self.served_by == ServedBy::Thread {
             self.vm.register_ioevent(&kick, &self.notify, NoDatamatch)?;
         }
-        Ok((Arc::new(kick), poller))
+        Ok((kick, poller))
     }
 
     fn disconnect(&self, kick: &EventFd) {

@@ -56,6 +56,10 @@ fn serve(server: &mut Server, mount: &FuseMount) -> std::io::Result<()> {
                 Outcome::Unanswered | Outcome::Replied(0) => {}
                 Outcome::Replied(len) => connection.send(&reply[..len as usize])?,
                 Outcome::Waits { unique } => waiting.push((unique, request[..len].to_vec())),
+                Outcome::Later { unique, job } => {
+                    let len = server.finish(&mut exchange, unique, job.run());
+                    connection.send(&reply[..len as usize])?;
+                }
                 Outcome::Interrupts { unique } => {
                     if let Some(index) = waiting.iter().position(|(waiting, _)| *waiting == unique) {
                         let (_, request) = waiting.remove(index);

@@ -6,8 +6,8 @@ use fuse_wire::{InitFlags, Name, WriteFlags};
 
 use crate::errno::Result;
 use crate::{
-    Attr, Change, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, Ioctl, LockRange, NodeId, Opened,
-    Options, StatFs,
+    Attr, Change, Completion, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, Ioctl, LockRange, NodeId,
+    Opened, Options, StatFs,
 };
 
 /// A method of the same name and arguments on what is in the box.
@@ -47,12 +47,12 @@ impl<F: FileSystem + ?Sized> FileSystem for Box<F> {
         statfs(node: NodeId) -> Result<StatFs>;
         release(node: NodeId, handle: Handle, flock_owner: Option<u64>);
         flush(node: NodeId, handle: Handle, lock_owner: u64) -> Result<()>;
-        fsync(node: NodeId, handle: Handle, data_only: bool) -> Result<()>;
+        fsync(node: NodeId, handle: Handle, data_only: bool) -> Result<Completion>;
         opendir(node: NodeId, flags: u32) -> Result<Opened>;
         readdir(node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()>;
         readdirplus(node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()>;
         releasedir(node: NodeId, handle: Handle);
-        fsyncdir(node: NodeId, handle: Handle, data_only: bool) -> Result<()>;
+        fsyncdir(node: NodeId, handle: Handle, data_only: bool) -> Result<Completion>;
         setxattr(node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()>;
         getxattr(node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()>;
         listxattr(node: NodeId, names: &mut Vec<u8>) -> Result<()>;
@@ -64,6 +64,6 @@ impl<F: FileSystem + ?Sized> FileSystem for Box<F> {
         fallocate(node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()>;
         lseek(node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64>;
         copy_file_range(from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32>;
-        syncfs(node: NodeId) -> Result<()>;
+        syncfs(node: NodeId) -> Result<Completion>;
     }
 }

@@ -31,7 +31,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 pub struct FsConfig {
     /// What the guest mounts: 1 to 36 bytes.
     pub tag: String,
-    /// Request queues, 1 to 64; the driver spreads its vCPUs over them. One thread serves them all.
+    /// Request queues, 1 to 64; the driver spreads its vCPUs over them. One thread at a time serves them all.
     pub request_queues: u16,
 }
 
@@ -143,7 +143,7 @@ impl VirtioDevice for Fs {
         // The transport gives the worker back before it activates again.
         let server = self.server.take().ok_or(ActivateError::QueueMissing(0))?;
         Ok(FsWorker {
-            handler: Handler::new(server, rings).holding_back(),
+            handler: Handler::new(server, rings).holding_back().leaving_tasks(),
             mem,
             interrupt,
             again: None,
@@ -180,6 +180,16 @@ impl FsWorker {
         self.act(progress);
     }
 
+    /// What the handler has left for another thread.
+    fn run_tasks(&mut self, poller: &mut dyn Poller) {
+        while let Some(task) = self.handler.take_task() {
+            if let Err(task) = poller.run_aside(task) {
+                task();
+                self.again = Some(Instant::now());
+            }
+        }
+    }
+
     fn settle(&mut self) {
         self.settle = None;
         let progress = self.handler.settle(&*self.mem);
@@ -214,8 +224,9 @@ impl FsWorker {
 }
 
 impl Worker for FsWorker {
-    fn notified(&mut self, _poller: &mut dyn Poller) {
+    fn notified(&mut self, poller: &mut dyn Poller) {
         self.process();
+        self.run_tasks(poller);
     }
 
     fn notified_in_passing(&mut self, _poller: &mut dyn Poller) -> bool {
@@ -232,13 +243,14 @@ impl Worker for FsWorker {
         [self.again, self.settle].into_iter().flatten().min()
     }
 
-    fn deadline_passed(&mut self, now: Instant, _poller: &mut dyn Poller) {
+    fn deadline_passed(&mut self, now: Instant, poller: &mut dyn Poller) {
         if self.settle.is_some_and(|at| at <= now) {
             self.settle();
         }
         if self.again.is_some_and(|at| at <= now) {
             self.process();
         }
+        self.run_tasks(poller);
     }
 
     fn finish(&mut self, _patience: Duration) {

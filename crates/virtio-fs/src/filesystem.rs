@@ -6,8 +6,8 @@ use fuse_wire::{InitFlags, Name, WriteFlags};
 
 use crate::errno::Result;
 use crate::{
-    Attr, Change, Context, DataIn, DataOut, DirEntry, Entry, Errno, Handle, Ioctl, LockRange, NodeId, Opened, Options,
-    StatFs,
+    Attr, Change, Completion, Context, DataIn, DataOut, DirEntry, Entry, Errno, Handle, Ioctl, LockRange, NodeId,
+    Opened, Options, StatFs,
 };
 
 /// Where a folder's entries go.
@@ -214,7 +214,7 @@ pub trait FileSystem: Send {
     ///
     /// # Errors
     /// As `fsync(2)`. ENOSYS means that this need not be told again.
-    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         Err(Errno::ENOSYS)
     }
 
@@ -249,7 +249,7 @@ pub trait FileSystem: Send {
     ///
     /// # Errors
     /// As `fsync(2)`. ENOSYS means that this need not be told again.
-    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         Err(Errno::ENOSYS)
     }
 
@@ -352,7 +352,7 @@ pub trait FileSystem: Send {
     ///
     /// # Errors
     /// As `syncfs(2)`. ENOSYS means that this need not be told again.
-    fn syncfs(&mut self, node: NodeId) -> Result<()> {
+    fn syncfs(&mut self, node: NodeId) -> Result<Completion> {
         Err(Errno::ENOSYS)
     }
 }

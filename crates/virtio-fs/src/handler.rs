@@ -7,6 +7,7 @@ use std::time::Duration;
 use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
+use crate::aside::{Asides, Task};
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
 use crate::sys::{self, Span};
@@ -30,8 +31,11 @@ pub struct Handler {
     lanes: Vec<Lane>,
     chain: Chain,
     waiting: Vec<Waiting>,
+    asides: Asides,
     /// Whether completions may be held back: only for a caller that comes back for them.
     holds_back: bool,
+    /// Only for a caller that takes them.
+    leaves_tasks: bool,
     notified: Notified,
     /// Something else than a FORGET came since the last one.
     asked_since_forget: bool,
@@ -86,6 +90,8 @@ pub struct HandlerStats {
     pub interrupts: u64,
     /// Requests that waited for a lock.
     pub waited: u64,
+    /// Requests that were left to a [`Task`].
+    pub aside: u64,
 }
 
 impl Handler {
@@ -100,7 +106,9 @@ impl Handler {
             lanes: rings.into_iter().map(Lane::new).collect(),
             chain: Chain::new(),
             waiting: Vec::new(),
+            asides: Asides::default(),
             holds_back: false,
+            leaves_tasks: false,
             notified: Notified::default(),
             asked_since_forget: false,
             cached_reads: CachedReads::Tried,
@@ -114,6 +122,14 @@ impl Handler {
     #[must_use]
     pub fn holding_back(mut self) -> Self {
         self.holds_back = true;
+        self
+    }
+
+    /// Leaves to the caller what may take as long as a disk does, and serves other requests meanwhile. The caller then calls
+    /// [`take_task`](Self::take_task) after each [`process`](Self::process) and [`settle`](Self::settle).
+    #[must_use]
+    pub fn leaving_tasks(mut self) -> Self {
+        self.leaves_tasks = true;
         self
     }
 
@@ -142,6 +158,13 @@ impl Handler {
         !self.waiting.is_empty()
     }
 
+    /// What is to be done on another thread, one after another. Its request is answered by the first
+    /// [`process`](Self::process) after it was run; the request of one that is dropped has failed with EIO. `None` when there
+    /// is no more, and always without [`leaving_tasks`](Self::leaving_tasks).
+    pub fn take_task(&mut self) -> Option<Task> {
+        self.asides.take_task()
+    }
+
     /// Handles what is in the rings: of each at most as much as it holds, so a guest cannot keep the caller in here.
     pub fn process<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
         self.process_at(Pace::Thorough, mem)
@@ -160,6 +183,7 @@ impl Handler {
             self.process_queue(mem, queue, pace, &mut progress);
         }
         self.retry_waiting(mem, &mut progress);
+        self.answer_done(mem, &mut progress);
         // A lock that was given up on one queue may have ended a wait on another.
         let company = !self.holds_back || progress.interrupt || self.lanes.iter().any(Lane::has_awaited);
         self.publish_all(mem, company, &mut progress);
@@ -328,6 +352,13 @@ impl Handler {
                 return Ok(true);
             }
             Outcome::Waits { unique } => (self.server.cancel(&mut exchange, unique), Awaited::Yes),
+            Outcome::Later { unique, job } if self.leaves_tasks && !self.asides.is_full() => {
+                self.stats.aside = self.stats.aside.wrapping_add(1);
+                let chain = std::mem::take(&mut self.chain);
+                self.asides.begin(queue, unique, chain, job);
+                return Ok(true);
+            }
+            Outcome::Later { unique, job } => (self.server.finish(&mut exchange, unique, job.run()), Awaited::Yes),
             Outcome::Interrupts { unique } => {
                 self.interrupt_waiting(mem, unique)?;
                 (0, Awaited::Yes)
@@ -351,10 +382,24 @@ impl Handler {
                     self.waiting.push(waiting);
                     continue;
                 }
+                Outcome::Later { unique, job } => self.server.finish(&mut exchange, unique, job.run()),
                 Outcome::Unanswered | Outcome::Interrupts { .. } => 0,
             };
             if self
                 .give_back(mem, waiting.queue, waiting.chain.head(), written, Awaited::Yes)
+                .is_err()
+            {
+                progress.needs_reset = true;
+            }
+        }
+    }
+
+    fn answer_done<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>, progress: &mut Progress) {
+        while let Some((aside, result)) = self.asides.take_done() {
+            let mut exchange = ChainExchange::new(mem, &aside.chain);
+            let written = self.server.finish(&mut exchange, aside.unique, result);
+            if self
+                .give_back(mem, aside.queue, aside.chain.head(), written, Awaited::Yes)
                 .is_err()
             {
                 progress.needs_reset = true;

@@ -14,8 +14,10 @@
 //! disk: the device acts with the rights of the process and cannot tell one guest user from another.
 //!
 //! # Contract
-//! One thread at a time; the crate starts none. `Handler::process` handles what is in the rings and returns.
+//! One thread at a time; the crate starts none. `Handler::process` handles what is in the rings and returns. What may be done
+//! elsewhere meanwhile is a [`Task`], for whatever thread the caller has: see [`Handler::take_task`].
 
+mod aside;
 mod boxed;
 mod errno;
 mod exchange;
@@ -36,6 +38,7 @@ mod types;
 #[cfg(feature = "transport")]
 mod device;
 
+pub use aside::Task;
 #[cfg(feature = "transport")]
 pub use device::{Fs, FsConfig, FsConfigError, FsWorker};
 pub use errno::Errno;
@@ -47,8 +50,8 @@ pub use read_only::ReadOnly;
 pub use server::{Outcome, Server, ServerStats};
 pub use single_file::SingleFile;
 pub use types::{
-    Attr, Change, Context, DirEntry, Entry, FileKind, Handle, Ioctl, LockRange, NodeId, Opened, Options, StatFs,
-    TimeChange, Timestamp,
+    Attr, Change, Completion, Context, DirEntry, Entry, FileKind, Handle, Ioctl, Job, LockRange, NodeId, Opened,
+    Options, StatFs, TimeChange, Timestamp,
 };
 
 /// The protocol underneath.

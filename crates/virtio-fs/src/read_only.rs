@@ -6,8 +6,8 @@ use fuse_wire::{InitFlags, Name};
 
 use crate::errno::Result;
 use crate::{
-    Attr, Context, DataOut, DirSink, Entry, Errno, FileSystem, Handle, Ioctl, LockRange, NodeId, Opened, Options,
-    StatFs,
+    Attr, Completion, Context, DataOut, DirSink, Entry, Errno, FileSystem, Handle, Ioctl, LockRange, NodeId, Opened,
+    Options, StatFs,
 };
 
 /// Serves what is in `F` and refuses to change it.
@@ -76,7 +76,7 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
         self.0.flush(node, handle, lock_owner)
     }
 
-    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         self.0.fsync(node, handle, data_only)
     }
 
@@ -96,7 +96,7 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
         self.0.releasedir(node, handle);
     }
 
-    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         self.0.fsyncdir(node, handle, data_only)
     }
 

@@ -9,8 +9,8 @@ use fuse_wire::{InitFlags, Name, OpenOutFlags, RequestError, WriteFlags};
 
 use crate::errno::{Errno, Result};
 use crate::{
-    Attr, Change, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, LockRange, NodeId,
-    Opened, Options, StatFs,
+    Attr, Change, Completion, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle,
+    LockRange, NodeId, Opened, Options, StatFs,
 };
 
 /// The file's node ID towards the guest; underneath it is the root.
@@ -171,7 +171,7 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         self.file.flush(Self::on_file(node, Errno::EBADF)?, handle, lock_owner)
     }
 
-    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         self.file.fsync(Self::on_file(node, Errno::EBADF)?, handle, data_only)
     }
 
@@ -213,8 +213,8 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         Ok(())
     }
 
-    fn fsyncdir(&mut self, _node: NodeId, _handle: Handle, _data_only: bool) -> Result<()> {
-        Ok(())
+    fn fsyncdir(&mut self, _node: NodeId, _handle: Handle, _data_only: bool) -> Result<Completion> {
+        Ok(Completion::Done)
     }
 
     fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
@@ -263,7 +263,7 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         self.file.copy_file_range(from, to, length)
     }
 
-    fn syncfs(&mut self, _node: NodeId) -> Result<()> {
+    fn syncfs(&mut self, _node: NodeId) -> Result<Completion> {
         self.file.syncfs(NodeId::ROOT)
     }
 }

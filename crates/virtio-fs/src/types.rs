@@ -1,8 +1,11 @@
 //! The values that a file system and the server pass each other.
 
+use std::fmt;
 use std::time::Duration;
 
 use fuse_wire::{Attr as WireAttr, InitFlags, Name, OpenOutFlags, WireStatx, WireTime};
+
+use crate::errno::Result;
 
 /// What a file system calls an inode. 1 is the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +19,40 @@ impl NodeId {
 /// What a file system calls an open file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(pub u64);
+
+/// What is left of an operation, to be done on any thread.
+pub struct Job(Box<dyn FnOnce() -> Result<()> + Send>);
+
+impl Job {
+    /// A job that consists of this call.
+    pub fn new(call: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn run(self) -> Result<()> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").finish_non_exhaustive()
+    }
+}
+
+/// What came of an operation that may take as long as a disk does.
+#[derive(Debug)]
+#[must_use]
+pub enum Completion {
+    /// It is done.
+    Done,
+    /// It is done when this is. The back-end serves other requests meanwhile, those for the same file among them.
+    Later(Job),
+}
 
 /// On whose behalf a request comes, as the guest's kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

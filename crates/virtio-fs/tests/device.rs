@@ -12,7 +12,8 @@ use common::message::{Body, Caller, op, request, u32_at, u64_at};
 use common::queue::device_ring;
 use common::{Driver, ROOT, mounted};
 use test_guest::{Buffer, Guest, SplitRing};
-use virtio_fs::{Fs, FsConfig, FsConfigError, FsWorker, MemoryFs};
+use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::{FileSystem, Fs, FsConfig, FsConfigError, FsWorker, MemoryFs, Task};
 use virtio_transport::{Activation, Disconnected, Interest, Interrupt, Poller, VirtioDevice, Worker};
 
 const EVENT_IDX: u64 = 1 << 29;
@@ -32,6 +33,29 @@ impl Poller for NoDescriptors {
 
     fn remove(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {
         panic!("a virtio-fs device waits for no descriptor")
+    }
+}
+
+/// Keeps what takes long for the test.
+#[derive(Default)]
+struct Keeper(Vec<Task>);
+
+impl Poller for Keeper {
+    fn add(&mut self, _: BorrowedFd<'_>, _: u32, _: Interest) -> io::Result<()> {
+        panic!("a virtio-fs device waits for no descriptor")
+    }
+
+    fn modify(&mut self, _: BorrowedFd<'_>, _: u32, _: Interest) -> io::Result<()> {
+        panic!("a virtio-fs device waits for no descriptor")
+    }
+
+    fn remove(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {
+        panic!("a virtio-fs device waits for no descriptor")
+    }
+
+    fn run_aside(&mut self, task: Task) -> Result<(), Task> {
+        self.0.push(task);
+        Ok(())
     }
 }
 
@@ -193,7 +217,11 @@ struct Running {
 
 impl Running {
     fn new() -> Self {
-        let mut fs = device("tag", 1).unwrap();
+        Self::of(Box::new(MemoryFs::new(1 << 20)))
+    }
+
+    fn of(file_system: Box<dyn FileSystem>) -> Self {
+        let mut fs = Fs::new(FsConfig::new("tag"), file_system).unwrap();
         let mut guest = Guest::new(1 << 20);
         let rings: Vec<SplitRing> = (0..2).map(|_| guest.ring(64).with_event_idx()).collect();
         let interrupt = Arc::new(Interrupt::new(Box::new(Disconnected)));
@@ -473,4 +501,39 @@ fn broken_ring_found_in_passing_asks_for_a_reset() {
     running.rings[1].set_avail_idx(running.guest.mem(), index.wrapping_add(1000));
     assert!(running.worker.notified_in_passing(&mut NoDescriptors));
     assert!(running.interrupt.is_reset_needed());
+}
+
+/// A share of a folder, and the arguments of SYNCFS.
+fn syncing(folder: &std::path::Path) -> (Running, Body) {
+    let passthrough = Passthrough::new(folder, PassthroughConfig::default()).unwrap();
+    (Running::of(Box::new(passthrough)), Body::new().u64(0))
+}
+
+#[test]
+fn sync_is_left_to_another_thread_and_answered_when_that_wakes_the_worker() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut running, sync) = syncing(temp.path());
+    let mut others = Keeper::default();
+    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
+    running.worker.notified(&mut others);
+    assert_eq!((running.take_interrupt(), running.done(1)), (0, 0));
+    assert_eq!(running.worker.next_deadline(), None, "nobody looks again and again");
+    assert_eq!(running.errno_of_getattr(ROOT), 0);
+
+    others.0.pop().unwrap()();
+    running.worker.notified(&mut others);
+
+    assert_eq!((running.take_interrupt(), running.done(1)), (1, 1));
+    assert!(others.0.is_empty());
+}
+
+#[test]
+fn sync_where_there_is_no_other_thread_is_done_by_the_worker() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut running, sync) = syncing(temp.path());
+    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
+    running.worker.notified(&mut NoDescriptors);
+    running.pass_deadline();
+    assert_eq!((running.take_interrupt(), running.done(1)), (1, 1));
+    assert_eq!(running.worker.next_deadline(), None);
 }

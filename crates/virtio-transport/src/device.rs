@@ -133,7 +133,7 @@ pub trait Worker: Send {
     fn finish(&mut self, _patience: Duration) {}
 }
 
-/// Where a worker registers descriptors to be woken for. Level-triggered.
+/// Where a worker registers descriptors to be woken for, level-triggered, and leaves what takes long.
 pub trait Poller {
     /// Starts waiting for `interest` on `fd`; events come back with `token`. `u32::MAX` is the caller's own.
     ///
@@ -153,6 +153,15 @@ pub trait Poller {
     /// # Errors
     /// As `epoll_ctl(2)`.
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Runs `task`, which may take long, on another thread, and calls [`Worker::notified`] after it. Tasks of one worker may
+    /// run one after another. One that has begun is waited for by [`Host::stop`], the others may be dropped.
+    ///
+    /// # Errors
+    /// The task, where there is no such thread: the worker runs it itself.
+    fn run_aside(&mut self, task: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+        Err(task)
+    }
 }
 
 /// What to wait for. Hang-up and error are always reported.

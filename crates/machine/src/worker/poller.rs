@@ -9,6 +9,10 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use virtio_transport::{Interest, Poller, Readiness};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::aside::{Aside, Task};
+use crate::sys;
 
 /// Events taken from the kernel in one call.
 const BATCH: usize = 32;
@@ -26,15 +30,21 @@ pub(super) enum Event {
     Ready(u32, Readiness),
 }
 
-/// An epoll instance. Its clones are the same one.
+/// An epoll instance, and the thread for what takes long. Its clones are the same ones.
 #[derive(Clone)]
-pub(super) struct EpollPoller(Arc<OwnedFd>);
+pub(super) struct EpollPoller {
+    epoll: Arc<OwnedFd>,
+    aside: Arc<Aside>,
+}
 
 impl EpollPoller {
-    /// One with the kick descriptor in it.
-    pub(super) fn new(kick: impl AsFd) -> io::Result<Self> {
-        let poller = Self(Arc::new(epoll::create(CreateFlags::CLOEXEC)?));
-        poller.add_edge(kick, KICK)?;
+    /// One with the kick descriptor in it, for the worker called `name`.
+    pub(super) fn new(name: &str, kick: &Arc<EventFd>) -> io::Result<Self> {
+        let poller = Self {
+            epoll: Arc::new(epoll::create(CreateFlags::CLOEXEC)?),
+            aside: Arc::new(Aside::new(format!("{name}-aside"), Arc::clone(kick))),
+        };
+        poller.add_edge(sys::borrowed(kick), KICK)?;
         Ok(poller)
     }
 
@@ -45,14 +55,14 @@ impl EpollPoller {
     /// Each time that `fd` becomes readable wakes, and nobody has to read it for that.
     fn add_edge(&self, fd: impl AsFd, data: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ET;
-        Ok(epoll::add(&*self.0, fd, EventData::new_u64(data), flags)?)
+        Ok(epoll::add(&*self.epoll, fd, EventData::new_u64(data), flags)?)
     }
 
     /// Waits until something happens, for `timeout` at the most.
     pub(super) fn wait(&self, timeout: Option<Duration>, events: &mut Events) -> io::Result<()> {
         events.ready = 0;
         let timeout = timeout.map(timespec);
-        match epoll::wait(&*self.0, &mut events.places[..], timeout.as_ref()) {
+        match epoll::wait(&*self.epoll, &mut events.places[..], timeout.as_ref()) {
             Ok(ready) => events.ready = ready,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -63,15 +73,19 @@ impl EpollPoller {
 
 impl Poller for EpollPoller {
     fn add(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
-        Ok(epoll::add(&*self.0, fd, data(token), flags(interest))?)
+        Ok(epoll::add(&*self.epoll, fd, data(token), flags(interest))?)
     }
 
     fn modify(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(&*self.0, fd, data(token), flags(interest))?)
+        Ok(epoll::modify(&*self.epoll, fd, data(token), flags(interest))?)
     }
 
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(epoll::delete(&*self.0, fd)?)
+        Ok(epoll::delete(&*self.epoll, fd)?)
+    }
+
+    fn run_aside(&mut self, task: Task) -> Result<(), Task> {
+        self.aside.run(task)
     }
 }
 

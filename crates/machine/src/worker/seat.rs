@@ -120,7 +120,6 @@ mod tests {
     use super::super::poller::EpollPoller;
     use super::super::turns::take_turns;
     use super::*;
-    use crate::sys;
 
     /// Requests that were made, and where they were served.
     #[derive(Default)]
@@ -168,7 +167,7 @@ mod tests {
         fn new(in_passing: impl FnMut(&Requests) -> bool + Send + 'static) -> Self {
             let requests = Arc::<Requests>::default();
             let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).unwrap());
-            let poller = EpollPoller::new(sys::borrowed(&kick)).unwrap();
+            let poller = EpollPoller::new("test", &kick).unwrap();
             let seat = Arc::new(Seat::empty());
             let worker = Serving {
                 requests: Arc::clone(&requests),

@@ -107,7 +107,6 @@ mod tests {
     use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
     use super::*;
-    use crate::sys;
 
     /// Is due at a time, and says when it was called for it.
     #[derive(Default)]
@@ -131,7 +130,7 @@ mod tests {
 
     fn turns() -> Turns<Due> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).unwrap());
-        Turns::new(Due::default(), EpollPoller::new(sys::borrowed(&kick)).unwrap())
+        Turns::new(Due::default(), EpollPoller::new("test", &kick).unwrap())
     }
 
     #[test]

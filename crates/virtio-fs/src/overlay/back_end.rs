@@ -7,8 +7,8 @@ use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 use super::{IOCTL_EXIT_CODE, IOCTL_NO_PROGRAM, Overlay, tree};
 use crate::errno::{Errno, Result};
 use crate::{
-    Attr, Change, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, Ioctl, LockRange, NodeId, Opened,
-    Options, StatFs,
+    Attr, Change, Completion, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, Ioctl, LockRange, NodeId,
+    Opened, Options, StatFs,
 };
 
 fn is_virtual(node: NodeId) -> bool {
@@ -215,9 +215,9 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         }
     }
 
-    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         if is_virtual(node) {
-            Ok(())
+            Ok(Completion::Done)
         } else {
             self.inner.fsync(node, handle, data_only)
         }
@@ -251,9 +251,9 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         }
     }
 
-    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         if is_virtual(node) {
-            Ok(())
+            Ok(Completion::Done)
         } else {
             self.inner.fsyncdir(node, handle, data_only)
         }
@@ -360,7 +360,7 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         self.inner.copy_file_range(from, to, length)
     }
 
-    fn syncfs(&mut self, node: NodeId) -> Result<()> {
+    fn syncfs(&mut self, node: NodeId) -> Result<Completion> {
         self.inner.syncfs(if is_virtual(node) { NodeId::ROOT } else { node })
     }
 }

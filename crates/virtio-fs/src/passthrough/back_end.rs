@@ -7,8 +7,8 @@ use fuse_wire::{InitFlags, Name, WriteFlags};
 use super::Passthrough;
 use crate::errno::Result;
 use crate::{
-    Attr, Change, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, LockRange, NodeId, Opened, Options,
-    StatFs,
+    Attr, Change, Completion, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, LockRange, NodeId, Opened,
+    Options, StatFs,
 };
 
 impl FileSystem for Passthrough {
@@ -126,7 +126,7 @@ impl FileSystem for Passthrough {
         self.unlock_owner(node, lock_owner)
     }
 
-    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         self.sync_file(node, handle, data_only)
     }
 
@@ -146,7 +146,7 @@ impl FileSystem for Passthrough {
         self.close(node, handle);
     }
 
-    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
+    fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         self.sync_file(node, handle, data_only)
     }
 
@@ -190,7 +190,7 @@ impl FileSystem for Passthrough {
         self.copy(from, to, length)
     }
 
-    fn syncfs(&mut self, node: NodeId) -> Result<()> {
+    fn syncfs(&mut self, node: NodeId) -> Result<Completion> {
         self.sync_all(node)
     }
 }

@@ -12,7 +12,7 @@ use super::caching::Opening;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
-use crate::{DataIn, DataOut, FileKind, Handle, NodeId, Opened, Timestamp};
+use crate::{Completion, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Timestamp};
 
 /// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
 const MAX_COPY: u64 = 16 << 20;
@@ -161,17 +161,19 @@ impl Passthrough {
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn sync_file(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<()> {
-        let file = self.file(node, handle)?;
-        if data_only {
-            rustix::fs::fdatasync(file)?
-        } else {
-            rustix::fs::fsync(file)?
-        }
-        Ok(())
+    pub(super) fn sync_file(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
+        let file = Arc::clone(self.file(node, handle)?);
+        Ok(Completion::Later(Job::new(move || {
+            let synced = if data_only {
+                rustix::fs::fdatasync(file)
+            } else {
+                rustix::fs::fsync(file)
+            };
+            Ok(synced?)
+        })))
     }
 
-    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<()> {
+    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<Completion> {
         let slot = self.nodes.slot(node)?;
         let fd = self.fd_at(slot)?;
         let file = match self.kind(slot)? {
@@ -179,7 +181,7 @@ impl Passthrough {
             FileKind::Regular => self.open_data(&fd, OFlags::RDONLY)?,
             _ => return Err(Errno::EINVAL),
         };
-        Ok(rustix::fs::syncfs(&file)?)
+        Ok(Completion::Later(Job::new(move || Ok(rustix::fs::syncfs(file)?))))
     }
 
     pub(super) fn reserve(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {

@@ -88,8 +88,7 @@ impl Server {
                 return self.reply(&statfs_out(&stat));
             }
             Request::Syncfs => {
-                self.fs.syncfs(node)?;
-                return Ok(Payload::Buffered);
+                return self.fs.syncfs(node).map(Payload::from);
             }
             Request::Ioctl { args, input } => return self.ioctl(by, node, args, input, exchange),
             _ => return Err(Errno::ENOSYS),
@@ -255,7 +254,7 @@ impl Server {
                 let data_only = args.flags().contains(FsyncFlags::DATASYNC);
                 self.fs
                     .fsyncdir(node, Handle(args.fh.get()), data_only)
-                    .map(|()| Payload::Buffered)
+                    .map(Payload::from)
             }
             _ => Err(Errno::ENOSYS),
         }
@@ -300,9 +299,7 @@ impl Server {
             }
             Request::Fsync(args) => {
                 let data_only = args.flags().contains(FsyncFlags::DATASYNC);
-                self.fs
-                    .fsync(node, Handle(args.fh.get()), data_only)
-                    .map(|()| Payload::Buffered)
+                self.fs.fsync(node, Handle(args.fh.get()), data_only).map(Payload::from)
             }
             Request::Getlk(args) => {
                 let found = self

@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 
 use self::reply::{ReplyBuffer, send_header};
 use crate::errno::{Errno, Result};
-use crate::{Context, DataIn, DataOut, Exchange, Fault, FileSystem, NodeId, Options};
+use crate::{Completion, Context, DataIn, DataOut, Exchange, Fault, FileSystem, Job, NodeId, Options};
 
 /// The largest READ and WRITE, in bytes: 256 pages, which is what Linux sends at most.
 pub(crate) const MAX_DATA: u32 = 1 << 20;
@@ -36,7 +36,7 @@ const OWN_FLAGS: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::DIRECT_IO_ALLOW_MMAP);
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use]
 pub enum Outcome {
     /// This many bytes of reply were written; 0 when there is no room for one, or nobody to name in it.
@@ -47,6 +47,13 @@ pub enum Outcome {
     Waits {
         /// Which request it is.
         unique: u64,
+    },
+    /// The reply is due when `job` is done, on whatever thread: then [`finish`](Server::finish) the exchange.
+    Later {
+        /// Which request it is.
+        unique: u64,
+        /// What is left of it.
+        job: Job,
     },
     /// A waiting request is to end early: [`cancel`](Server::cancel) its exchange. There is no reply to this message.
     Interrupts {
@@ -98,7 +105,17 @@ enum Payload {
     /// There is no reply to this operation.
     NoReply,
     Waits,
+    Later(Job),
     Interrupts(u64),
+}
+
+impl From<Completion> for Payload {
+    fn from(completion: Completion) -> Self {
+        match completion {
+            Completion::Done => Self::Buffered,
+            Completion::Later(job) => Self::Later(job),
+        }
+    }
 }
 
 impl Server {
@@ -149,6 +166,7 @@ impl Server {
             Ok(Payload::InPlace(len)) => Outcome::Replied(send_header(exchange, HeaderOut::success(unique, len))),
             Ok(Payload::NoReply) => Outcome::Unanswered,
             Ok(Payload::Waits) => Outcome::Waits { unique },
+            Ok(Payload::Later(job)) => Outcome::Later { unique, job },
             Ok(Payload::Interrupts(unique)) => Outcome::Interrupts { unique },
             Err(_) if !header.opcode().has_reply() => Outcome::Unanswered,
             Err(errno) => Outcome::Replied(send_header(exchange, HeaderOut::failure(unique, errno.raw()))),
@@ -158,6 +176,15 @@ impl Server {
     /// Ends a request that [waits](Outcome::Waits) and gives the length of the reply.
     pub fn cancel(&mut self, exchange: &mut dyn Exchange, unique: u64) -> u32 {
         send_header(exchange, HeaderOut::failure(unique, libc::EINTR))
+    }
+
+    /// Ends a request that was left for [later](Outcome::Later) and gives the length of the reply.
+    pub fn finish(&mut self, exchange: &mut dyn Exchange, unique: u64, result: Result<()>) -> u32 {
+        let header = match result {
+            Ok(()) => HeaderOut::success(unique, 0),
+            Err(errno) => HeaderOut::failure(unique, errno.raw()),
+        };
+        send_header(exchange, header)
     }
 
     /// `first` is what was read of the request beyond the header.
