@@ -3,19 +3,21 @@
 //! Records of 8 bytes: a kind, an argument, a little-endian offset (2 bytes) and value (4 bytes). Kinds:
 //! w write value to offset; r read argument bytes at offset; b write the value's first argument bytes to offset;
 //! s the next status; f all offered features; q set up queue (argument & 3) with size 2^(argument >> 4) at page
-//! (value) of three; k the worker takes a turn; m write value to memory at offset; h have device or host refuse things.
+//! (value) of three; k the worker takes a turn; m write value to memory at offset; p write value to the registers at
+//! offset as to memory; h have device or host refuse things.
 
 #![no_main]
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libfuzzer_sys::fuzz_target;
 use test_guest::{Guest, MmioDriver, Registers, SplitRing, register as reg};
 use virtio_ring::{Chain, Ring};
 use virtio_transport::{
-    ActivateError, Activation, Disconnected, Host, Interrupt, Memory, MmioTransport, Poller, Trigger, VirtioDevice,
-    Worker,
+    ActivateError, Activation, Disconnected, FIRST_INTERRUPT_REGISTER, Host, Interrupt, MMIO_LEN, Memory,
+    MmioTransport, Poller, RegisterPage, Trigger, VirtioDevice, Worker,
 };
 
 const SIZES: [u16; 3] = [16, 1, 256];
@@ -23,10 +25,12 @@ const FEATURES: u64 = 1 << 28 | 1 << 29 | 0xff;
 
 fuzz_target!(|input: &[u8]| {
     let guest = Guest::with_regions(&[(0, 0x8000), (0x9000, 0x7000)]);
-    let transport = MmioTransport::new(Front::default(), Side::default(), guest.shared_mem());
+    let page = Shared::new();
+    let memory = RegisterPage::new(page.clone());
+    let transport = MmioTransport::on_page(Front::default(), Side::default(), guest.shared_mem(), memory);
     let mut driver = MmioDriver::new(Block(transport));
     for record in input.as_chunks::<8>().0 {
-        step(&guest, &mut driver, *record);
+        step(&guest, &page, &mut driver, *record);
         let transport = &mut driver.registers.0;
         assert_eq!(transport.is_active(), transport.host().worker.is_some());
     }
@@ -35,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(transport.device().started, transport.device().returned);
 });
 
-fn step(guest: &Guest, driver: &mut MmioDriver<Block>, record: [u8; 8]) {
+fn step(guest: &Guest, page: &Shared, driver: &mut MmioDriver<Block>, record: [u8; 8]) {
     let [kind, argument, o0, o1, v0, v1, v2, v3] = record;
     let offset = u64::from(u16::from_le_bytes([o0, o1]));
     let value = u32::from_le_bytes([v0, v1, v2, v3]);
@@ -57,12 +61,35 @@ fn step(guest: &Guest, driver: &mut MmioDriver<Block>, record: [u8; 8]) {
         }
         b'k' => driver.registers.0.host_mut().turn(),
         b'm' if offset < 0x7ffc => guest.write(offset, &record[4..]),
+        b'p' => page.set(offset.max(FIRST_INTERRUPT_REGISTER), value),
         b'h' => {
             driver.registers.0.device_mut().refuse = argument & 1 != 0;
             driver.registers.0.host_mut().refuse = argument & 2 != 0;
             driver.registers.0.host_mut().unconnected = argument & 4 != 0;
         }
         _ => {}
+    }
+}
+
+/// Registers that are the driver's memory in part.
+#[derive(Clone)]
+struct Shared(Arc<[AtomicU32]>);
+
+impl Shared {
+    fn new() -> Self {
+        Self((0..MMIO_LEN / 4).map(|_| AtomicU32::default()).collect())
+    }
+
+    fn set(&self, offset: u64, value: u32) {
+        if let Some(word) = self.0.get(usize::try_from(offset / 4).unwrap()) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
+
+impl AsRef<[AtomicU32]> for Shared {
+    fn as_ref(&self) -> &[AtomicU32] {
+        &self.0
     }
 }
 

@@ -3,8 +3,6 @@
 use resource_alloc::Layout;
 use serde::Serialize;
 
-use crate::plan::registers::with_wide_slots;
-
 /// The world a plan is made for. Plain data, so a plan can be made and tested anywhere.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -57,8 +55,8 @@ impl IrqLayouts {
     #[must_use]
     pub fn x86_64() -> Self {
         Self {
-            in_kernel: with_wide_slots(Layout::x86_64_irqchip()),
-            split: with_wide_slots(Layout::x86_64_split_irqchip()),
+            in_kernel: Layout::x86_64_irqchip(),
+            split: Layout::x86_64_split_irqchip(),
         }
     }
 }
@@ -79,6 +77,10 @@ pub struct KernelTraits {
     pub poweroff_token: bool,
     /// Whether it is known to take its clock from kvm-clock and its timer from the local APIC, and so needs no PIT.
     pub kvm_clock: bool,
+    /// Whether it has no request with a share's device when it resets that: its driver waits for the answers first (Linux's
+    /// `virtio_fs_drain_all_queues_locked`), and it has no kexec, after which another kernel has the memory that requests
+    /// of the old one are answered into.
+    pub resets_idle_shares: bool,
 }
 
 impl KernelTraits {
@@ -92,6 +94,7 @@ impl KernelTraits {
             min_mem: 64 << 20,
             poweroff_token: true,
             kvm_clock: true,
+            resets_idle_shares: true,
         }
     }
 }

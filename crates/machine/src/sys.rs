@@ -22,6 +22,8 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_iow_nr;
 
+use crate::plan::PAGE;
+
 /// `struct kvm_signal_mask` with the kernel's 64-bit signal set.
 #[repr(C)]
 struct KvmSignalMask {
@@ -174,14 +176,12 @@ pub(crate) enum Access {
 }
 
 impl RegisterSlot {
-    const LEN: usize = 0x1000;
-
     /// The page at `at` in `memory`, as slot number `slot` at `guest_phys_addr`; `None` when it is not all there, or not a
     /// page.
     pub(crate) fn new(slot: u32, guest_phys_addr: u64, memory: &Arc<MmapRegion>, at: usize) -> Option<Self> {
-        let end = at.checked_add(Self::LEN)?;
-        let page = at.is_multiple_of(Self::LEN) && guest_phys_addr.is_multiple_of(Self::LEN as u64);
-        (page && end <= memory.size()).then(|| Self {
+        let end = (at as u64).checked_add(PAGE)?;
+        let page = (at as u64).is_multiple_of(PAGE) && guest_phys_addr.is_multiple_of(PAGE);
+        (page && end <= memory.size() as u64).then(|| Self {
             slot,
             guest_phys_addr,
             memory: Arc::clone(memory),
@@ -189,13 +189,13 @@ impl RegisterSlot {
         })
     }
 
-    /// Makes it one.
+    /// Lets the guest have it.
     pub(crate) fn map(&self, vm: &VmFd, access: Access) -> Result<(), kvm_ioctls::Error> {
         let flags = match access {
             Access::Read => KVM_MEM_READONLY,
             Access::ReadWrite => 0,
         };
-        self.set(vm, flags, Self::LEN as u64)
+        self.set(vm, flags, PAGE)
     }
 
     /// Each access comes as `KVM_EXIT_MMIO` again.

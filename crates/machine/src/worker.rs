@@ -74,7 +74,7 @@ impl<W: Worker + 'static> KvmHost<W> {
     /// to this process. One descriptor does for all devices of a machine.
     #[must_use]
     pub fn end_acknowledgements_in(mut self, nowhere: Arc<EventFd>) -> Self {
-        self.acknowledgements.end(Quietly::InKvm(nowhere));
+        self.acknowledgements.when_many(Quietly::InKvm(nowhere));
         self
     }
 
@@ -82,7 +82,7 @@ impl<W: Worker + 'static> KvmHost<W> {
     /// at all.
     #[must_use]
     pub(crate) fn give_interrupt_registers(mut self, page: RegisterSlot) -> Self {
-        self.acknowledgements.end(Quietly::InMemory(page));
+        self.acknowledgements.when_many(Quietly::InMemory(page));
         self
     }
 
@@ -183,6 +183,7 @@ fn own<W: Worker>(seat: &Seat<W>, poller: &EpollPoller, stop: &AtomicBool) -> Op
 
 impl<W: Worker + 'static> Host<W> for KvmHost<W> {
     fn connect_interrupt(&mut self) -> io::Result<Box<dyn Trigger>> {
+        self.acknowledgements.hear_again(&self.vm)?;
         let irq = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         self.vm.register_irqfd(&irq, self.gsi)?;
         self.irq = Some(Arc::clone(&irq));
@@ -206,7 +207,9 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
 
     fn stop(&mut self) -> Option<W> {
         self.kick.set(None);
-        self.acknowledgements.disconnect(&self.vm, &self.name);
+        if let Err(error) = self.acknowledgements.hear_again(&self.vm) {
+            tracing::warn!(device = self.name, %error, "cannot have the acknowledgements back");
+        }
         if let Some(irq) = self.irq.take()
             && let Err(error) = self.vm.unregister_irqfd(&irq, self.gsi)
         {

@@ -116,6 +116,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     /// For the end of the machine: stops the worker, lets it deliver what the driver has handed over
     /// ([`Worker::finish`]), and gives it back to the device, as a reset by the driver does.
     pub fn shutdown(&mut self, patience: Duration) {
+        self.catch_up();
         self.stop(|worker| worker.finish(patience));
         self.reset();
     }
@@ -232,11 +233,7 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
 
     /// With DEVICE_NEEDS_RESET, which the device sets at any time.
     fn status(&self) -> u32 {
-        let needs_reset = self
-            .interrupt
-            .as_ref()
-            .is_some_and(|interrupt| interrupt.is_reset_needed());
-        self.status | if needs_reset { reg::NEEDS_RESET } else { 0 }
+        self.status | if self.needs_reset() { reg::NEEDS_RESET } else { 0 }
     }
 
     fn set_status(&mut self, bit: u32) {
@@ -245,7 +242,17 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
     }
 
     fn show_status(&self) {
-        self.page.store(reg::STATUS, self.status());
+        self.page.store(reg::STATUS, self.status);
+        // Afterwards: whoever sets the flag meanwhile shows it too, and only then.
+        if self.needs_reset() {
+            self.page.set_bits(reg::STATUS, reg::NEEDS_RESET);
+        }
+    }
+
+    fn needs_reset(&self) -> bool {
+        self.interrupt
+            .as_ref()
+            .is_some_and(|interrupt| interrupt.is_reset_needed())
     }
 
     /// Does what the driver has asked for by writing Status where it is the driver's memory: the page then shows another one
@@ -257,13 +264,12 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
         }
         if self.status & !written != 0 {
             self.reset();
-            self.page.clear();
-            for step in status::PATH {
+            for step in [reg::ACKNOWLEDGE, reg::ACKNOWLEDGE | reg::DRIVER] {
                 self.write_status(written & step);
             }
         }
         self.write_status(written);
-        self.show_all();
+        self.show_status();
     }
 
     fn write_status(&mut self, written: u32) {
@@ -387,8 +393,8 @@ impl<D: VirtioDevice, H: Host<D::Worker>> MmioTransport<D, H> {
             None => {}
         }
         self.running = false;
-        self.page.clear_bits(reg::STATUS, reg::NEEDS_RESET);
-        self.page.store(reg::INTERRUPT_STATUS, 0);
+        self.page.clear_interrupt_registers();
+        self.show_all();
     }
 }
 

@@ -18,10 +18,11 @@ use crate::registers::{self as reg, MMIO_LEN};
 ///   edge-triggered interrupt is for.
 /// - A monitor that puts a border of pages before [`FIRST_INTERRUPT_REGISTER`](crate::FIRST_INTERRUPT_REGISTER) may make what
 ///   follows the driver's own memory, and an interrupt costs no exit at all. Of all that the driver has in it, Status is
-///   looked at: with the next access to the registers before the border. A reset is thus done late, though before the driver
-///   can have freed or set up a queue, whose registers lie there. So it is for drivers that have no buffer with the device
-///   when they reset it, and for devices that let nobody write config space. [`Host::stop`](crate::Host::stop) has to take the
-///   memory away again: before DRIVER_OK the driver must be heard.
+///   looked at: with the next access that comes here. A reset is thus done late, though before the driver can have freed or
+///   set up a queue, whose registers lie before the border; and it reads back as done before it is (2.4.1). So it is for drivers
+///   that have no buffer with the device when they reset it, and for devices that do not change config space and let nobody
+///   write it: a bit of InterruptStatus that is set stays set. [`Host::stop`](crate::Host::stop) has to take the memory
+///   away again: before DRIVER_OK the driver must be heard.
 #[derive(Clone)]
 pub struct RegisterPage(Arc<dyn AsRef<[AtomicU32]> + Send + Sync>);
 
@@ -62,10 +63,12 @@ impl RegisterPage {
         }
     }
 
-    /// Whatever a driver has left here is gone.
-    pub(crate) fn clear(&self) {
-        for word in (*self.0).as_ref() {
-            word.store(0, Ordering::Release);
+    /// Whatever a driver has left in what may have been its memory is gone. The config generation goes on.
+    pub(crate) fn clear_interrupt_registers(&self) {
+        for offset in (reg::INTERRUPT_STATUS..MMIO_LEN).step_by(4) {
+            if offset != reg::CONFIG_GENERATION {
+                self.store(offset, 0);
+            }
         }
     }
 

@@ -6,14 +6,6 @@
 
 use crate::registers::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 
-/// What a driver that goes on one bit at a time writes, one after another.
-pub(crate) const PATH: [u32; 4] = [
-    ACKNOWLEDGE,
-    ACKNOWLEDGE | DRIVER,
-    ACKNOWLEDGE | DRIVER | FEATURES_OK,
-    ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
-];
-
 /// What the transport has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {

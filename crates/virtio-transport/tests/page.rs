@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use common::{DEVICE_ID, FEATURES, QUEUE_SIZES, Setup, Shared, TestHost};
 use test_guest::{Guest, register as reg};
@@ -139,8 +140,12 @@ fn reset_that_nobody_heard_of_is_done_when_the_driver_looks_at_a_queue() {
 #[test]
 fn driver_that_begins_anew_unheard_has_a_device_as_after_any_reset() {
     let (page, mut setup) = running();
+    setup.worker().interrupt.config_changed(&[]);
+    let generation = page.word(reg::CONFIG_GENERATION);
     for offset in (FIRST_INTERRUPT_REGISTER..MMIO_LEN).step_by(4) {
-        page.set(offset, 0x5a5a_5a5a);
+        if offset != reg::CONFIG_GENERATION {
+            page.set(offset, 0x5a5a_5a5a);
+        }
     }
     for status in [0, 1, 3] {
         page.set(reg::STATUS, status);
@@ -154,6 +159,7 @@ fn driver_that_begins_anew_unheard_has_a_device_as_after_any_reset() {
     assert_eq!(setup.driver.read(reg::INTERRUPT_STATUS), 0);
     assert_eq!(setup.driver.read(reg::SHM_LEN_LOW), u32::MAX);
     assert_eq!(setup.driver.read(0x84), 0);
+    assert_eq!(page.word(reg::CONFIG_GENERATION), generation);
     setup.driver.set_driver_features(FEATURES | 1 << 32);
     setup.driver.add_status(8);
     assert_eq!(setup.driver.status(), 0xb);
@@ -168,11 +174,12 @@ fn driver_that_gives_up_unheard_stops_the_worker() {
     let (page, mut setup) = running();
 
     page.set(reg::STATUS, 0x8f);
-    setup.driver.write(reg::QUEUE_NOTIFY, 0);
+    page.set(reg::INTERRUPT_ACK, 1);
+    setup.driver.write(reg::QUEUE_SEL, 0);
 
     assert_eq!(setup.device().returned, [1]);
     assert_eq!(setup.driver.status(), 0x8f);
-    assert!(setup.host().notified.is_empty());
+    assert_eq!(setup.driver.read(reg::INTERRUPT_ACK), 0);
 }
 
 #[test]
@@ -184,6 +191,14 @@ fn status_that_means_nothing_is_taken_back_and_counted() {
     assert_eq!(setup.driver.status(), 0xf);
     assert!(setup.transport().is_active());
     assert_eq!(setup.transport().stats().status_rejected, 1);
+}
+
+#[test]
+fn worker_of_a_driver_that_has_reset_unheard_is_told_to_finish_nothing() {
+    let (page, mut setup) = running();
+    page.set(reg::STATUS, 0);
+    setup.transport().shutdown(Duration::ZERO);
+    assert_eq!(setup.device().finished, [None]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The devices' registers as memory that the guest reads without an exit.
+//! The devices' registers as memory that the guest reads, and of some devices writes, without an exit.
 
 use std::io;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use virtio_transport::{FIRST_INTERRUPT_REGISTER, RegisterPage};
 use vm_memory::MmapRegion;
 
 use super::BuildError;
-use crate::plan::{DevicePlan, InterruptRegisters};
+use crate::plan::{DevicePlan, InterruptRegisters, PAGE};
 use crate::sys::{Access, AtomicWords, RegisterSlot};
-
-const PAGE: u64 = 0x1000;
 
 /// The register blocks of all devices, one after another as in the guest.
 pub(super) struct RegisterPages {
     /// Where the first one's page starts in the guest.
     base: u64,
     memory: Arc<MmapRegion>,
-    /// The number of the first device's memory slot.
-    first_slot: u32,
+    /// Where each device's start in the guest. Each device has a memory slot.
+    starts: Vec<u64>,
+    /// The number of the first one's slot.
+    first_slot: usize,
 }
 
 impl RegisterPages {
@@ -35,7 +35,8 @@ impl RegisterPages {
         Ok(Some(Self {
             base,
             memory: Arc::new(memory),
-            first_slot: u32::try_from(first_slot).map_err(failed)?,
+            starts: devices.iter().map(|device| device.mmio_base).collect(),
+            first_slot,
         }))
     }
 
@@ -51,7 +52,7 @@ impl RegisterPages {
 
     /// The page of a device whose interrupt registers become the guest's memory.
     pub(super) fn interrupt_registers(&self, device: &DevicePlan) -> Result<Option<RegisterSlot>, BuildError> {
-        match device.kind.interrupt_registers() {
+        match device.interrupt_registers {
             InterruptRegisters::Readable => Ok(None),
             InterruptRegisters::Memory => self.slot(device, FIRST_INTERRUPT_REGISTER).map(Some),
         }
@@ -60,7 +61,7 @@ impl RegisterPages {
     /// Lets the guest read those that it does not get as memory later, where KVM can. Where it cannot, each read exits and is
     /// answered the same.
     pub(super) fn register(&self, kvm: &Kvm, vm: &VmFd, devices: &[DevicePlan]) -> Result<(), BuildError> {
-        let readable = |device: &&DevicePlan| device.kind.interrupt_registers() == InterruptRegisters::Readable;
+        let readable = |device: &&DevicePlan| device.interrupt_registers == InterruptRegisters::Readable;
         if !kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
@@ -72,12 +73,12 @@ impl RegisterPages {
         Ok(())
     }
 
-    /// The page that starts at `offset` in the registers of `device`. Each page of the devices' addresses has a slot number.
+    /// The page that starts at `offset` in the registers of `device`.
     fn slot(&self, device: &DevicePlan, offset: u64) -> Result<RegisterSlot, BuildError> {
         let address = device.mmio_base + offset;
-        let at = address.checked_sub(self.base);
-        let number = at.and_then(|at| self.first_slot.checked_add(u32::try_from(at / PAGE).ok()?));
-        let at = at.and_then(|at| usize::try_from(at).ok());
+        let at = address.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        let index = self.starts.iter().position(|&start| start == device.mmio_base);
+        let number = index.and_then(|index| u32::try_from(self.first_slot + index).ok());
         number
             .zip(at)
             .and_then(|(number, at)| RegisterSlot::new(number, address, &self.memory, at))
@@ -184,6 +185,7 @@ mod tests {
             irq: 5,
             mmio_base: REGISTERS,
             mmio_len: 0x1000,
+            interrupt_registers: InterruptRegisters::Readable,
             kind: DeviceKind::Console { ports: Vec::new() },
         }
     }

@@ -97,7 +97,8 @@ mod tests {
                 init_args: 32,
                 min_mem: 0x120_0000,
                 poweroff_token: false,
-                kvm_clock: false
+                kvm_clock: false,
+                resets_idle_shares: false,
             }
         );
         let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x120_0000)]).unwrap();

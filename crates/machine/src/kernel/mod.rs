@@ -267,6 +267,7 @@ fn stock_traits(kind: KernelKind, footprint: Region) -> KernelTraits {
         min_mem: footprint.end(),
         poweroff_token: false,
         kvm_clock: false,
+        resets_idle_shares: false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why there is no plan.
 
-use resource_alloc::AllocError;
+use resource_alloc::{AllocError, LayoutError};
 
 use super::Irqchip;
 
@@ -88,6 +88,13 @@ pub enum PlanError {
         /// Which budget is exhausted, and who holds it.
         #[source]
         source: AllocError,
+    },
+    /// The window for the devices' registers cannot be divided among them.
+    #[error("the window for the devices' registers cannot be divided into slots for them")]
+    Window {
+        /// What is wrong with it.
+        #[source]
+        source: LayoutError,
     },
     /// The kernel's command line cannot be made.
     #[error("the kernel command line cannot be made")]

@@ -1,15 +1,16 @@
 //! The first step: from what was asked for to what the machine consists of, without touching the host.
 //!
 //! Each question has a module of its own: [`vsock`] for the device that is there only when needed, `devices` for the list
-//! in its fixed order, [`irqchip`] for the interrupt controllers that have lines enough for them, `registers` for where a
-//! device's lie, `cmdline` for the kernel's words, `init` for what the guest's init is told. [`plan()`] asks them and places what they named.
+//! in its fixed order, [`irqchip`] for the interrupt controllers that have lines enough for them, `registers` for where
+//! those of a device lie, `cmdline` for the kernel's words, `init` for what the guest's init is told. [`plan()`] asks them
+//! and places what they named.
 
 mod cmdline;
 mod devices;
 mod error;
 mod init;
 pub mod irqchip;
-pub(crate) mod registers;
+mod registers;
 mod text;
 mod validate;
 pub mod vsock;
@@ -23,6 +24,7 @@ pub use devices::{ConsolePort, DeviceKind, MountPoints, PortRole, ServedBy, Shar
 pub use error::PlanError;
 pub use irqchip::{Irqchip, IrqchipDecision};
 pub use registers::InterruptRegisters;
+pub(crate) use registers::PAGE;
 pub use vsock::VsockDecision;
 
 use crate::limits::{KernelKind, KernelTraits, Limits};
@@ -67,6 +69,8 @@ pub struct DevicePlan {
     pub mmio_base: u64,
     /// Length of its registers in bytes.
     pub mmio_len: u64,
+    /// How the guest gets at a part of them.
+    pub interrupt_registers: InterruptRegisters,
     /// What it is.
     pub kind: DeviceKind,
 }
@@ -93,7 +97,7 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
     let devices: Vec<DevicePlan> = kinds
         .into_iter()
         .zip(places)
-        .map(|((name, kind), at)| at_place(name, kind, at))
+        .map(|((name, kind), at)| at_place(name, kind, at, &limits.kernel))
         .collect();
     let cmdline = cmdline::assemble(spec, limits, &vsock, &devices)?;
     Ok(Plan {
@@ -116,18 +120,21 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
 /// Places the devices on the lines of the irqchip, all or none.
 fn place(kinds: &[(String, DeviceKind)], irqchip: Irqchip, limits: &Limits) -> Result<Vec<DeviceResources>, PlanError> {
     let names = kinds.iter().map(|(name, _)| name.as_str());
-    let mut allocator = ResourceAllocator::new(irqchip.layout(&limits.irq_layouts));
+    let layout = registers::with_wide_slots(irqchip.layout(&limits.irq_layouts));
+    let mut allocator = ResourceAllocator::new(&layout.map_err(|source| PlanError::Window { source })?);
     allocator
         .allocate_devices(names)
         .map_err(|source| PlanError::Devices { irqchip, source })
 }
 
-fn at_place(name: String, kind: DeviceKind, at: DeviceResources) -> DevicePlan {
+fn at_place(name: String, kind: DeviceKind, at: DeviceResources, kernel: &KernelTraits) -> DevicePlan {
+    let interrupt_registers = InterruptRegisters::of(&kind, kernel);
     DevicePlan {
         name,
         irq: at.irq.0,
-        mmio_base: at.mmio.base + kind.register_offset(),
+        mmio_base: at.mmio.base + interrupt_registers.offset(),
         mmio_len: MMIO_LEN,
+        interrupt_registers,
         kind,
     }
 }

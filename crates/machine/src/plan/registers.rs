@@ -1,88 +1,133 @@
 //! Where a device's registers lie in its slot, and which of them the guest may have as memory.
 
-use resource_alloc::{Layout, MmioLayout};
+use resource_alloc::{Layout, LayoutError, MmioLayout};
+use serde::Serialize;
 use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN};
 
 use super::DeviceKind;
+use crate::limits::KernelTraits;
 
-/// What the guest's mapping and KVM's memory slots are made of.
-const PAGE: u64 = 0x1000;
+/// What the guest's mappings and KVM's memory slots are made of.
+pub(crate) const PAGE: u64 = 0x1000;
 
 /// Bytes of guest addresses for each device: its registers may reach from one page into the next.
 const SLOT_LEN: u64 = MMIO_LEN + PAGE;
 
-/// How the guest gets at the registers from InterruptStatus on: those of an interrupt, the device status and config space
-/// ([`DeviceKind::interrupt_registers`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the guest gets at the registers from InterruptStatus on: those of an interrupt, the device status and config space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum InterruptRegisters {
     /// It reads them, and each write is heard of.
     Readable,
     /// While its driver runs they are memory for it: an interrupt costs no exit at all. That the driver has reset the device is
-    /// heard of when it next touches one of the other registers, which is before it frees or sets up a queue.
+    /// heard of when it next accesses one of the other registers but QueueNotify, which it does before it frees or sets up
+    /// a queue.
     Memory,
 }
 
-impl DeviceKind {
-    /// Memory where the driver has no request in flight when it resets the device, so that it does not matter that the device
-    /// hears of it late: Linux's virtio-fs waits for the answer to each (`virtio_fs_drain_all_queues_locked`). The others
-    /// have receive buffers in the ring at all times, which the driver frees right after the reset.
-    #[must_use]
-    pub fn interrupt_registers(&self) -> InterruptRegisters {
-        match self {
-            Self::Share(_) => InterruptRegisters::Memory,
-            Self::Console { .. } | Self::Net(_) | Self::Vsock(_) => InterruptRegisters::Readable,
+impl InterruptRegisters {
+    /// Memory where it does not matter that a reset is heard of late: the driver has no request with the device then. The other
+    /// kinds of devices have receive buffers at all times, which drivers free right after the reset.
+    pub(super) fn of(kind: &DeviceKind, kernel: &KernelTraits) -> Self {
+        match kind {
+            DeviceKind::Share(_) if kernel.resets_idle_shares => Self::Memory,
+            DeviceKind::Share(_) | DeviceKind::Console { .. } | DeviceKind::Net(_) | DeviceKind::Vsock(_) => {
+                Self::Readable
+            }
         }
     }
 
-    /// How far into its slot a device's registers start: at its begin, or such that a page ends before InterruptStatus.
-    pub(super) fn register_offset(&self) -> u64 {
-        match self.interrupt_registers() {
-            InterruptRegisters::Readable => 0,
-            InterruptRegisters::Memory => PAGE - FIRST_INTERRUPT_REGISTER,
+    /// How far into its slot a device's registers start: at its start, or such that a page ends before InterruptStatus.
+    pub(super) fn offset(self) -> u64 {
+        match self {
+            Self::Readable => 0,
+            Self::Memory => PAGE - FIRST_INTERRUPT_REGISTER,
         }
     }
 }
 
-/// The layout with slots of that length.
-pub(crate) fn with_wide_slots(layout: Layout) -> Layout {
-    let window = layout.mmio.window();
-    let wide = MmioLayout::new(window.base, window.base + window.len, SLOT_LEN);
-    Layout {
-        mmio: wide.unwrap_or(layout.mmio),
-        ..layout
-    }
+/// The layout with slots that have room for a device's registers wherever they start.
+///
+/// # Errors
+/// The window is not made of such slots.
+pub(super) fn with_wide_slots(layout: &Layout) -> Result<Layout, LayoutError> {
+    let (window, slot_len) = (layout.mmio.window(), layout.mmio.slot_len());
+    Ok(Layout {
+        irq: layout.irq.clone(),
+        mmio: MmioLayout::new(window.base, window.base + window.len, slot_len.max(SLOT_LEN))?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::IrqLayouts;
+    use crate::limits::Limits;
+    use crate::plan::{DevicePlan, Plan, PlanError};
     use crate::spec::{Share, Spec};
+
+    fn shares() -> Spec {
+        Spec {
+            root: Some(Share::root("/root")),
+            shares: vec![Share::new("/srv", "/data")],
+            ..Spec::default()
+        }
+    }
+
+    fn planned(limits: &Limits) -> Plan {
+        crate::plan(&shares(), limits).unwrap()
+    }
+
+    /// The first and the last page of its registers.
+    fn pages(device: &DevicePlan) -> [u64; 2] {
+        [device.mmio_base, device.mmio_base + device.mmio_len - 1].map(|address| address / PAGE)
+    }
 
     #[test]
     fn a_page_begins_where_the_interrupt_registers_of_a_share_do_and_where_the_others_begin() {
-        let spec = Spec {
-            root: Some(Share::root("/root")),
-            ..Spec::default()
-        };
-        let plan = crate::plan(&spec, &crate::Limits::bundle()).unwrap();
-        assert_eq!(plan.devices.len(), 3);
+        let plan = planned(&Limits::bundle());
+        assert_eq!(plan.devices.len(), 4);
         for device in &plan.devices {
-            let memory = matches!(device.kind, DeviceKind::Share(_));
-            let at = if memory { FIRST_INTERRUPT_REGISTER } else { 0 };
+            let (registers, at) = match device.kind {
+                DeviceKind::Share(_) => (InterruptRegisters::Memory, FIRST_INTERRUPT_REGISTER),
+                _ => (InterruptRegisters::Readable, 0),
+            };
             assert!((device.mmio_base + at).is_multiple_of(PAGE), "{}", device.name);
-            assert_eq!(
-                device.kind.interrupt_registers() == InterruptRegisters::Memory,
-                memory,
-                "{}",
-                device.name
-            );
+            assert_eq!(device.interrupt_registers, registers, "{}", device.name);
         }
     }
 
     #[test]
-    fn both_layouts_have_slots_of_two_pages() {
-        let IrqLayouts { in_kernel, split } = IrqLayouts::x86_64();
-        assert_eq!([in_kernel.mmio.slot_len(), split.mmio.slot_len()], [SLOT_LEN; 2]);
+    fn kernel_that_is_not_known_to_reset_idle_shares_is_heard() {
+        let mut limits = Limits::bundle();
+        limits.kernel.resets_idle_shares = false;
+        for device in &planned(&limits).devices {
+            assert_eq!(
+                device.interrupt_registers,
+                InterruptRegisters::Readable,
+                "{}",
+                device.name
+            );
+            assert!(device.mmio_base.is_multiple_of(PAGE), "{}", device.name);
+        }
+    }
+
+    #[test]
+    fn no_two_devices_share_a_page_whatever_the_layouts_slots() {
+        for slot_len in [0x200, 0x1000, 0x2000, 0x10000] {
+            let mut limits = Limits::bundle();
+            limits.irq_layouts.split.mmio = MmioLayout::new(0xd000_0000, 0xd010_0000, slot_len).unwrap();
+            let plan = planned(&limits);
+            for pair in plan.devices.windows(2) {
+                assert!(pages(&pair[0])[1] < pages(&pair[1])[0], "{slot_len:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn window_without_room_for_whole_slots_is_refused() {
+        let mut limits = Limits::bundle();
+        limits.irq_layouts.split.mmio = MmioLayout::new(0xd000_1000, 0xd010_0000, 0x1000).unwrap();
+        let refused = crate::plan(&shares(), &limits).unwrap_err();
+        assert!(matches!(refused, PlanError::Window { .. }), "{refused}");
     }
 }

@@ -15,9 +15,6 @@ use crate::sys::{Access, RegisterSlot};
 const INTERRUPT_ACK: u64 = 0x64;
 const USED_RING: u32 = 1;
 
-/// What spares them costs about as much as this many exits.
-const WORTH_IT: u32 = 64;
-
 /// How acknowledgements are dealt with without this process.
 pub(super) enum Quietly {
     /// Each is an exit that ends inside KVM, in an ioeventfd that nobody reads; one does for all devices of a machine. Those with
@@ -29,6 +26,15 @@ pub(super) enum Quietly {
 }
 
 impl Quietly {
+    /// What it takes costs about as much as so many interrupts without it, each an exit for the acknowledgement, and
+    /// another one for the status where that is not readable.
+    fn worth_it_after(&self) -> u32 {
+        match self {
+            Self::InKvm(_) => 64,
+            Self::InMemory(_) => 32,
+        }
+    }
+
     fn begin(&self, vm: &VmFd, register: &IoEventAddress) -> Result<(), kvm_ioctls::Error> {
         match self {
             Self::InKvm(nowhere) => vm.register_ioevent(nowhere, register, USED_RING),
@@ -62,15 +68,16 @@ impl Acknowledgements {
         }
     }
 
-    /// They may be dealt with so.
-    pub(super) fn end(&mut self, quietly: Quietly) {
+    /// What is done once there are many.
+    pub(super) fn when_many(&mut self, quietly: Quietly) {
         self.quietly = Some(quietly);
     }
 
     /// One came to this process.
     pub(super) fn count(&mut self, vm: &VmFd, device: &str) {
         self.counted = self.counted.saturating_add(1);
-        let Some(quietly) = self.quietly.as_ref().filter(|_| self.counted == WORTH_IT) else {
+        let worth_it = |quietly: &&Quietly| self.counted == quietly.worth_it_after();
+        let Some(quietly) = self.quietly.as_ref().filter(worth_it) else {
             return;
         };
         match quietly.begin(vm, &self.register) {
@@ -79,14 +86,53 @@ impl Acknowledgements {
         }
     }
 
-    /// The next driver is counted from the start.
-    pub(super) fn disconnect(&mut self, vm: &VmFd, device: &str) {
-        self.counted = 0;
-        let quiet = std::mem::take(&mut self.quiet);
-        if let Some(quietly) = self.quietly.as_ref().filter(|_| quiet)
-            && let Err(error) = quietly.end(vm, &self.register)
-        {
-            tracing::warn!(device, %error, "cannot have the acknowledgements back");
+    /// They come here again, and the next driver's are counted from the start.
+    ///
+    /// # Errors
+    /// Those of KVM. Nothing has changed then, and this is to be called again: before it has succeeded no driver may begin,
+    /// as this process might not hear it.
+    pub(super) fn hear_again(&mut self, vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        if let Some(quietly) = self.quietly.as_ref().filter(|_| self.quiet) {
+            quietly.end(vm, &self.register)?;
         }
+        self.quiet = false;
+        self.counted = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_ioctls::Kvm;
+    use vm_memory::MmapRegion;
+
+    use super::*;
+
+    fn page() -> RegisterSlot {
+        let memory = Arc::new(MmapRegion::new(0x1000).unwrap());
+        RegisterSlot::new(0, 0x4000, &memory, 0).unwrap()
+    }
+
+    #[test]
+    fn registers_that_cannot_be_taken_back_are_tried_again_before_another_driver_begins() {
+        let Ok(kvm) = Kvm::new() else {
+            return eprintln!("skipped: this test needs /dev/kvm");
+        };
+        let vm = kvm.create_vm().unwrap();
+        let mut acknowledgements = Acknowledgements::at(0x3fa0);
+        acknowledgements.when_many(Quietly::InMemory(page()));
+        for _ in 0..100 {
+            acknowledgements.count(&vm, "test");
+        }
+        assert!(acknowledgements.quiet);
+        // Taken away behind its back: KVM refuses to take away what is not there.
+        page().unmap(&vm).unwrap();
+        for _ in 0..2 {
+            assert!(acknowledgements.hear_again(&vm).is_err());
+        }
+        page().map(&vm, Access::ReadWrite).unwrap();
+        acknowledgements.hear_again(&vm).unwrap();
+        assert!(!acknowledgements.quiet);
+        acknowledgements.hear_again(&vm).unwrap();
     }
 }
