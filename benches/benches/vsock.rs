@@ -67,7 +67,7 @@ fn header() -> Header {
 fn tx_chain_ours((guest, mut ring, mut chain): (Guest, Ring, Chain)) -> Guest {
     let mem = &Nearby::new(guest.mem());
     let mut taken = 0;
-    while ring.pop_nearby(mem, &mut chain).expect("a sound ring") {
+    while ring.pop(mem, &mut chain).expect("a sound ring") {
         let mut bytes = [0; HEADER_LEN];
         chain.read_at(mem, 0, &mut bytes).expect("a header");
         let header = black_box(Header::parse(&bytes));
@@ -111,7 +111,7 @@ fn tx_chain_virtio_vsock((guest, mut queue): (Guest, Queue)) -> Guest {
 fn rx_chain_ours((guest, mut ring, mut chain): (Guest, Ring, Chain)) -> Guest {
     let mem = &Nearby::new(guest.mem());
     let mut taken = 0;
-    while ring.pop_nearby(mem, &mut chain).expect("a sound ring") {
+    while ring.pop(mem, &mut chain).expect("a sound ring") {
         let room = chain.writable_len() - HEADER_LEN;
         for slice in chain.writable_slices(mem, HEADER_LEN, room) {
             black_box(slice.expect("in memory").len());

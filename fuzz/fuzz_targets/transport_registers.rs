@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libfuzzer_sys::fuzz_target;
 use test_guest::{Guest, MmioDriver, Registers, SplitRing, register as reg};
-use virtio_ring::{Chain, Ring};
+use virtio_ring::{Chain, Nearby, Ring};
 use virtio_transport::{
     ActivateError, Activation, Disconnected, FIRST_INTERRUPT_REGISTER, Host, Interrupt, MMIO_LEN, Memory,
     MmioTransport, Poller, RegisterPage, Trigger, VirtioDevice, Worker,
@@ -186,13 +186,13 @@ impl Back {
 
 fn serve(mem: &Memory, ring: &mut Ring, chain: &mut Chain) -> Result<(), virtio_ring::RingError> {
     for _ in 0..ring.size() {
-        if !ring.pop(&**mem, chain)? {
+        if !ring.pop(&Nearby::new(&**mem), chain)? {
             break;
         }
-        ring.push_used(&**mem, chain.head(), 0)?;
+        ring.push_used(&Nearby::new(&**mem), chain.head(), 0)?;
     }
-    ring.publish(&**mem)?;
-    ring.enable_notification(&**mem)?;
+    ring.publish(&Nearby::new(&**mem))?;
+    ring.enable_notification(&Nearby::new(&**mem))?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@
 use libfuzzer_sys::fuzz_target;
 use test_guest::Guest;
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 const REGIONS: [(u64, usize); 3] = [(0, 0x4000), (0x4000, 0x4000), (0x9000, 0x1000)];
@@ -30,7 +30,11 @@ fuzz_target!(|input: &[u8]| {
         }
         if turn(&guest, &mut ring, &mut chain).is_err() {
             assert!(!ring.is_ready());
-            assert!(!ring.pop(guest.mem(), &mut chain).expect("a stopped ring is empty"));
+            assert!(
+                !ring
+                    .pop(&Nearby::new(guest.mem()), &mut chain)
+                    .expect("a stopped ring is empty")
+            );
             return;
         }
     }
@@ -56,15 +60,15 @@ fn turn(guest: &Guest, ring: &mut Ring, chain: &mut Chain) -> Result<(), RingErr
     let mem = guest.mem();
     let before = ring.malformed();
     let mut taken = 0;
-    while ring.pop(mem, chain)? {
+    while ring.pop(&Nearby::new(mem), chain)? {
         check(guest, chain);
         if taken == 0 && chain.head().is_multiple_of(2) {
             ring.undo_pop();
             let head = chain.head();
-            assert!(ring.pop(mem, chain)? && chain.head() == head);
+            assert!(ring.pop(&Nearby::new(mem), chain)? && chain.head() == head);
         }
         let used = echo(guest, chain);
-        ring.push_used(mem, chain.head(), used)?;
+        ring.push_used(&Nearby::new(mem), chain.head(), used)?;
         taken += 1;
         // Each pass takes what the driver offers, but an echo can move the driver's index.
         if taken > 4 * ring.size() {
@@ -73,10 +77,10 @@ fn turn(guest: &Guest, ring: &mut Ring, chain: &mut Chain) -> Result<(), RingErr
     }
     assert!(ring.in_flight() <= ring.size());
     let published = guest.read(0x3002, 2);
-    let wanted = ring.publish(mem)?;
+    let wanted = ring.publish(&Nearby::new(mem))?;
     assert!(!wanted || taken > 0 || ring.malformed() > before || published != guest.read(0x3002, 2));
-    ring.disable_notification(mem)?;
-    ring.enable_notification(mem)?;
+    ring.disable_notification(&Nearby::new(mem))?;
+    ring.enable_notification(&Nearby::new(mem))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 use libfuzzer_sys::fuzz_target;
 use test_guest::{Guest, SplitRing};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use virtio_ring::{Chain, Ring};
+use virtio_ring::{Chain, Nearby, Ring};
 use virtio_vsock::packet::VsockPacket;
 use vm_memory::{Bytes, GuestAddress};
 use vsock_proto::wire::{HEADER_LEN, Header, MAX_PAYLOAD_LEN};
@@ -54,7 +54,7 @@ fn read_ours(guest: &Guest, driver: &SplitRing) -> Option<Read> {
     let mut chain = Chain::new();
     assert!(
         Ring::new(queue(driver))
-            .pop(guest.mem(), &mut chain)
+            .pop(&Nearby::new(guest.mem()), &mut chain)
             .expect("a sound ring")
     );
     let mut bytes = [0; HEADER_LEN];

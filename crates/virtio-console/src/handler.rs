@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::budget::Budget;
@@ -119,6 +119,7 @@ impl Handler {
 
     /// Buffers may be available on any queue, or a size may have changed.
     pub fn notified<M: GuestMemoryBackend>(&mut self, mem: &M, watch: &mut dyn Watch) {
+        let mem = &Nearby::new(mem);
         self.again = false;
         self.take_messages(mem);
         for index in 0..self.queues.len() {
@@ -131,6 +132,7 @@ impl Handler {
 
     /// The descriptor that was watched with `token` is ready.
     pub fn ready<M: GuestMemoryBackend>(&mut self, token: u32, mem: &M, watch: &mut dyn Watch) {
+        let mem = &Nearby::new(mem);
         let (index, direction) = port_of(token);
         match direction {
             Direction::Readable => self.move_input(index, mem, watch),
@@ -141,6 +143,7 @@ impl Handler {
 
     /// Shows the driver what was done.
     pub fn flush<M: GuestMemoryBackend>(&mut self, mem: &M) -> Signals {
+        let mem = &Nearby::new(mem);
         let mut used_ring = false;
         // Data before control: that a stream has ended must not overtake its last bytes.
         let data = self
@@ -172,6 +175,7 @@ impl Handler {
     /// Delivers what the guest has written, for a driver that runs no more. Waits at most `timeout` for outputs that take
     /// nothing. False when something is left.
     pub fn drain<M: GuestMemoryBackend>(&mut self, mem: &M, timeout: Duration) -> bool {
+        let mem = &Nearby::new(mem);
         let deadline = Instant::now().checked_add(timeout);
         loop {
             self.again = false;
@@ -193,13 +197,13 @@ impl Handler {
         }
     }
 
-    fn take_messages<M: GuestMemoryBackend>(&mut self, mem: &M) {
+    fn take_messages<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) {
         if let Err(error) = self.try_take_messages(mem) {
             note(&mut self.broken, &mut self.ports.warned, &error);
         }
     }
 
-    fn try_take_messages<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+    fn try_take_messages<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         let Some(ControlQueues { from_driver, .. }) = &mut self.control_queues else {
             return Ok(());
         };
@@ -226,13 +230,13 @@ impl Handler {
         }
     }
 
-    fn give_messages<M: GuestMemoryBackend>(&mut self, mem: &M) {
+    fn give_messages<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) {
         if let Err(error) = self.try_give_messages(mem) {
             note(&mut self.broken, &mut self.ports.warned, &error);
         }
     }
 
-    fn try_give_messages<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
+    fn try_give_messages<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         let Some(ControlQueues { to_driver, .. }) = &mut self.control_queues else {
             return Ok(());
         };
@@ -266,7 +270,7 @@ impl Handler {
         Ok(())
     }
 
-    fn move_input<M: GuestMemoryBackend>(&mut self, index: usize, mem: &M, watch: &mut dyn Watch) {
+    fn move_input<M: GuestMemoryBackend>(&mut self, index: usize, mem: &Nearby<'_, M>, watch: &mut dyn Watch) {
         let (Some(queues), Some(port)) = (self.queues.get_mut(index), self.ports.states.get_mut(index)) else {
             return;
         };
@@ -295,7 +299,7 @@ impl Handler {
         }
     }
 
-    fn move_output<M: GuestMemoryBackend>(&mut self, index: usize, mem: &M, watch: &mut dyn Watch) {
+    fn move_output<M: GuestMemoryBackend>(&mut self, index: usize, mem: &Nearby<'_, M>, watch: &mut dyn Watch) {
         let (Some(queues), Some(port)) = (self.queues.get_mut(index), self.ports.states.get_mut(index)) else {
             return;
         };

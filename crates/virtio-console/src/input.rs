@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::Stats;
@@ -30,8 +30,8 @@ pub(crate) enum Moved {
 }
 
 /// What moving needs beside the port.
-pub(crate) struct Context<'a, M> {
-    pub(crate) mem: &'a M,
+pub(crate) struct Context<'a, 'm, M: GuestMemoryBackend> {
+    pub(crate) mem: &'a Nearby<'m, M>,
     pub(crate) buffer: &'a mut [u8],
     pub(crate) stats: &'a mut Stats,
     pub(crate) watch: &'a mut dyn Watch,
@@ -55,7 +55,7 @@ impl Input {
         rx: &mut Ring,
         chain: &mut Chain,
         token: u32,
-        context: &mut Context<'_, M>,
+        context: &mut Context<'_, '_, M>,
     ) -> Result<Moved, RingError> {
         let mut budget = Budget::for_ring(rx);
         while let Some(source) = &self.source {
@@ -132,7 +132,12 @@ impl Input {
     }
 }
 
-fn deliver<M: GuestMemoryBackend>(rx: &mut Ring, chain: &Chain, mem: &M, bytes: &[u8]) -> Result<u32, RingError> {
+fn deliver<M: GuestMemoryBackend>(
+    rx: &mut Ring,
+    chain: &Chain,
+    mem: &Nearby<'_, M>,
+    bytes: &[u8],
+) -> Result<u32, RingError> {
     let len = match chain.write_at(mem, 0, bytes) {
         Ok(()) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
         Err(error) => {

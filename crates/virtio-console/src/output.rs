@@ -52,7 +52,7 @@ impl OutputSide {
         &mut self,
         tx: &mut Ring,
         token: u32,
-        context: &mut Context<'_, M>,
+        context: &mut Context<'_, '_, M>,
     ) -> Result<Written, RingError> {
         let mut budget = Budget::for_ring(tx);
         loop {
@@ -90,7 +90,7 @@ impl OutputSide {
         &mut self,
         offset: usize,
         budget: &mut Budget,
-        context: &mut Context<'_, M>,
+        context: &mut Context<'_, '_, M>,
     ) -> Step {
         let left = self.chain.readable_len().saturating_sub(offset);
         let Some(target) = &mut self.target else {
@@ -123,7 +123,7 @@ impl OutputSide {
         }
     }
 
-    fn flush<M>(&mut self, context: &mut Context<'_, M>) {
+    fn flush<M: GuestMemoryBackend>(&mut self, context: &mut Context<'_, '_, M>) {
         if let Some(target) = &mut self.target
             && let Err(error) = target.flush()
         {
@@ -132,7 +132,7 @@ impl OutputSide {
     }
 
     /// What the guest writes from now on is thrown away. It cannot be told: the driver's writers would wait for ever.
-    fn fail<M>(&mut self, error: &io::Error, context: &mut Context<'_, M>) {
+    fn fail<M: GuestMemoryBackend>(&mut self, error: &io::Error, context: &mut Context<'_, '_, M>) {
         if context.stats.host_errors == 0 {
             tracing::info!(%error, "output of a console port is closed");
         }

@@ -51,7 +51,7 @@ impl Lane {
         mem: &Nearby<'_, M>,
         chain: &mut Chain,
     ) -> Result<bool, RingError> {
-        self.ring.pop_nearby(mem, chain)
+        self.ring.pop(mem, chain)
     }
 
     /// The chain that was taken last is there again.
@@ -66,7 +66,7 @@ impl Lane {
         written: u32,
         awaited: Awaited,
     ) -> Result<(), RingError> {
-        self.ring.push_used_nearby(mem, head, written)?;
+        self.ring.push_used(mem, head, written)?;
         let count = match awaited {
             Awaited::Yes => &mut self.finished.awaited,
             Awaited::No => &mut self.finished.held,
@@ -99,7 +99,7 @@ impl Lane {
             return Ok(false);
         }
         self.finished = Finished::default();
-        self.ring.publish_nearby(mem)
+        self.ring.publish(mem)
     }
 
     /// Whether nothing came since the driver was asked for a notification: then it still is.
@@ -111,14 +111,14 @@ impl Lane {
         &mut self,
         mem: &Nearby<'_, M>,
     ) -> Result<bool, RingError> {
-        let is_more = self.ring.enable_notification_nearby(mem, 0)?;
+        let is_more = self.ring.enable_notification(mem)?;
         self.asked = !is_more;
         Ok(is_more)
     }
 
     pub(crate) fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         self.asked = false;
-        self.ring.disable_notification_nearby(mem)
+        self.ring.disable_notification(mem)
     }
 
     pub(crate) fn has_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {

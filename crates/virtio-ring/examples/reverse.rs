@@ -4,11 +4,11 @@
 
 use test_guest::Guest;
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 fn serve<M: GuestMemoryBackend>(ring: &mut Ring, chain: &mut Chain, mem: &M) -> Result<bool, RingError> {
-    let mut buffer = [0; 512];
+    let (mem, mut buffer) = (&Nearby::new(mem), [0; 512]);
     while ring.pop(mem, chain)? {
         let len = chain.readable_len().min(chain.writable_len()).min(buffer.len());
         let bytes = &mut buffer[..len];

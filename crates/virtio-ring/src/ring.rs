@@ -118,20 +118,8 @@ impl Ring {
     ///
     /// # Errors
     /// When the ring itself is broken. It is stopped then: later calls find nothing.
-    pub fn pop<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &mut Chain) -> Result<bool, RingError> {
-        self.pop_nearby(&Nearby::new(mem), chain)
-    }
-
-    /// [`pop`](Self::pop) for a caller that has the memory wrapped already, as all methods of this name.
-    ///
-    /// # Errors
-    /// As [`pop`](Self::pop).
-    pub fn pop_nearby<M: GuestMemoryBackend>(
-        &mut self,
-        mem: &Nearby<'_, M>,
-        chain: &mut Chain,
-    ) -> Result<bool, RingError> {
-        if !self.sees_available(mem)? {
+    pub fn pop<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>, chain: &mut Chain) -> Result<bool, RingError> {
+        if !self.has_available(mem)? {
             return Ok(false);
         }
         let table = Table {
@@ -165,8 +153,15 @@ impl Ring {
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
-    pub fn has_available<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        self.sees_available(&Nearby::new(mem))
+    #[inline]
+    pub fn has_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
+        if !self.ready {
+            return Ok(false);
+        }
+        if self.next_avail == self.avail_idx {
+            self.load_avail_idx(mem)?;
+        }
+        Ok(self.next_avail != self.avail_idx)
     }
 
     /// Puts a chain into the used ring. `len` is the number of bytes written to its writable part. The driver sees it
@@ -174,16 +169,8 @@ impl Ring {
     ///
     /// # Errors
     /// When no chain is out, or the used ring is not in guest memory.
-    pub fn push_used<M: GuestMemoryBackend>(&mut self, mem: &M, head: u16, len: u32) -> Result<(), RingError> {
-        self.push_used_nearby(&Nearby::new(mem), head, len)
-    }
-
-    /// [`push_used`](Self::push_used) for wrapped memory.
-    ///
-    /// # Errors
-    /// As [`push_used`](Self::push_used).
     #[inline]
-    pub fn push_used_nearby<M: GuestMemoryBackend>(
+    pub fn push_used<M: GuestMemoryBackend>(
         &mut self,
         mem: &Nearby<'_, M>,
         head: u16,
@@ -213,15 +200,7 @@ impl Ring {
     ///
     /// # Errors
     /// When a ring is not in guest memory.
-    pub fn publish<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        self.publish_nearby(&Nearby::new(mem))
-    }
-
-    /// [`publish`](Self::publish) for wrapped memory.
-    ///
-    /// # Errors
-    /// As [`publish`](Self::publish).
-    pub fn publish_nearby<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
+    pub fn publish<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
         let old = self.published;
         let new = self.next_used;
         if old == new {
@@ -245,16 +224,16 @@ impl Ring {
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
-    pub fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<bool, RingError> {
-        self.enable_notification_nearby(&Nearby::new(mem), 0)
+    pub fn enable_notification<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
+        self.enable_notification_after(mem, 0)
     }
 
-    /// [`enable_notification`](Self::enable_notification) for wrapped memory, and for the chain after the first `skip` that
-    /// the driver adds: those are not worth a notification yet. Without VIRTIO_F_EVENT_IDX the driver notifies for each.
+    /// [`enable_notification`](Self::enable_notification) for the chain after the first `skip` that the driver adds: those
+    /// are not worth a notification yet. Without VIRTIO_F_EVENT_IDX the driver notifies for each.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
-    pub fn enable_notification_nearby<M: GuestMemoryBackend>(
+    pub fn enable_notification_after<M: GuestMemoryBackend>(
         &mut self,
         mem: &Nearby<'_, M>,
         skip: u16,
@@ -279,32 +258,13 @@ impl Ring {
     ///
     /// # Errors
     /// When the used ring is not in guest memory.
-    pub fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &M) -> Result<(), RingError> {
-        self.disable_notification_nearby(&Nearby::new(mem))
-    }
-
-    /// [`disable_notification`](Self::disable_notification) for wrapped memory.
-    ///
-    /// # Errors
-    /// As [`disable_notification`](Self::disable_notification).
     #[inline]
-    pub fn disable_notification_nearby<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
+    pub fn disable_notification<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         // With EVENT_IDX the driver notifies once per avail_event, which is left where it was.
         if !self.ready || self.queue.event_idx_enabled() {
             return Ok(());
         }
         self.store_used(mem, 0, USED_F_NO_NOTIFY, Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn sees_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
-        if !self.ready {
-            return Ok(false);
-        }
-        if self.next_avail == self.avail_idx {
-            self.load_avail_idx(mem)?;
-        }
-        Ok(self.next_avail != self.avail_idx)
     }
 
     #[inline]
@@ -337,7 +297,7 @@ impl Ring {
         if self.malformed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(head, %reason, "malformed descriptor chain given back; further ones are only counted");
         }
-        self.push_used_nearby(mem, head, 0)
+        self.push_used(mem, head, 0)
     }
 
     /// A driver cannot have more chains out than the queue holds, whether we took them already or not.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Pair, device_ring};
 use test_guest::{Buffer, Guest};
-use virtio_ring::{Chain, ChainError};
+use virtio_ring::{Chain, ChainError, Nearby};
 use vm_memory::Bytes;
 
 const MESSAGE: &[u8] = b"the quick brown fox";
@@ -111,7 +111,7 @@ fn buffer_across_two_adjacent_regions_is_one_buffer_and_two_slices() {
     driver.add(guest.mem(), &[Buffer::readable(0x3ffa, len)]).unwrap();
     let mut device = device_ring(&driver);
     let mut chain = Chain::new();
-    assert!(device.pop(guest.mem(), &mut chain).unwrap());
+    assert!(device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap());
 
     let mut seen = vec![0; MESSAGE.len()];
     chain.read_at(guest.mem(), 0, &mut seen).unwrap();

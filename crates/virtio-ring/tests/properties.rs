@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use test_guest::{Descriptor, Guest, SplitRing, descriptor_flags as flags};
 use virtio_queue::QueueT;
-use virtio_ring::{Chain, Ring};
+use virtio_ring::{Chain, Nearby, Ring};
 
 const SIZE: u16 = 8;
 
@@ -53,12 +53,12 @@ proptest! {
             }
             for _ in 0..count {
                 driver.add(ours.mem(), &[buffer]).unwrap();
-                prop_assert!(device.pop(ours.mem(), &mut chain).unwrap());
-                device.push_used(ours.mem(), chain.head(), len).unwrap();
+                prop_assert!(device.pop(&Nearby::new(ours.mem()), &mut chain).unwrap());
+                device.push_used(&Nearby::new(ours.mem()), chain.head(), len).unwrap();
                 oracle.add_used(theirs.mem(), chain.head(), len).unwrap();
             }
 
-            let wanted = device.publish(ours.mem()).unwrap();
+            let wanted = device.publish(&Nearby::new(ours.mem())).unwrap();
 
             prop_assert_eq!(wanted, oracle.needs_notification(theirs.mem()).unwrap());
             let used = |guest: &Guest| guest.read(driver.used_ring() + 2, 2 + 8 * usize::from(SIZE));
@@ -154,7 +154,7 @@ proptest! {
             match op {
                 Op::Offer => model.available.extend(driver.add(guest.mem(), &[buffer])),
                 Op::Pop => {
-                    let found = device.pop(guest.mem(), &mut chain).unwrap();
+                    let found = device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap();
                     let expected = model.available.pop_front();
                     prop_assert_eq!(found.then(|| chain.head()), expected);
                     model.undoable |= found;
@@ -171,12 +171,12 @@ proptest! {
                 Op::UndoPop => {}
                 Op::Push(place, len) if !model.taken.is_empty() => {
                     let head = model.taken.remove(place % model.taken.len());
-                    device.push_used(guest.mem(), head, len).unwrap();
+                    device.push_used(&Nearby::new(guest.mem()), head, len).unwrap();
                     model.pushed.push((u32::from(head), len));
                 }
-                Op::Push(_, len) => prop_assert!(device.push_used(guest.mem(), 0, len).is_err()),
+                Op::Push(_, len) => prop_assert!(device.push_used(&Nearby::new(guest.mem()), 0, len).is_err()),
                 Op::Publish => {
-                    prop_assert_eq!(device.publish(guest.mem()).unwrap(), model.publish(event_idx));
+                    prop_assert_eq!(device.publish(&Nearby::new(guest.mem())).unwrap(), model.publish(event_idx));
                 }
                 Op::Poll => {
                     let seen = driver.poll_all_used(guest.mem());
@@ -192,7 +192,7 @@ proptest! {
                     model.until_event = wanted.then_some(0);
                 }
                 Op::EnableNotification => {
-                    let more = device.enable_notification(guest.mem()).unwrap();
+                    let more = device.enable_notification(&Nearby::new(guest.mem())).unwrap();
                     prop_assert_eq!(more, !model.available.is_empty());
                     if !more {
                         driver.wants_kick(guest.mem());
@@ -325,13 +325,13 @@ proptest! {
         let mut device = device_ring(&driver);
         let mut chain = Chain::new();
 
-        let found = device.pop(guest.mem(), &mut chain).unwrap();
+        let found = device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap();
 
         let seen = found.then(|| (plain(chain.readable_segments()), plain(chain.writable_segments())));
         prop_assert_eq!(&seen, &naive_walk(&outer, &inner, head));
         prop_assert_eq!(device.malformed(), u64::from(seen.is_none()));
         if seen.is_none() {
-            device.publish(guest.mem()).unwrap();
+            device.publish(&Nearby::new(guest.mem())).unwrap();
             let returned = driver.used_element(guest.mem(), 0);
             prop_assert_eq!((returned.id, returned.len), (u32::from(head), 0));
         }
@@ -353,15 +353,15 @@ proptest! {
         let mut device = device_ring(&driver);
         let mut chain = Chain::new();
         let mut taken = 0;
-        while let Ok(true) = device.pop(guest.mem(), &mut chain) {
+        while let Ok(true) = device.pop(&Nearby::new(guest.mem()), &mut chain) {
             for &(addr, len) in chain.readable_segments().iter().chain(chain.writable_segments()) {
                 prop_assert!(in_memory(addr.0, len));
             }
-            device.push_used(guest.mem(), chain.head(), 1).unwrap();
+            device.push_used(&Nearby::new(guest.mem()), chain.head(), 1).unwrap();
             taken += 1;
             prop_assert!(taken <= SIZE);
         }
-        device.publish(guest.mem()).unwrap();
-        _ = device.enable_notification(guest.mem());
+        device.publish(&Nearby::new(guest.mem())).unwrap();
+        _ = device.enable_notification(&Nearby::new(guest.mem()));
     }
 }

@@ -11,7 +11,7 @@ use common::{Pair, device_ring};
 use short::ShortMemory;
 use test_guest::{Buffer, Descriptor, Guest, SplitRing, descriptor_flags as flags};
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::{Chain, ChainError, Ring, RingError};
+use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
 
 /// Offers a chain that starts at descriptor 0, and expects it back with length 0 and the next, good one to come.
 fn assert_given_back(pair: &mut Pair) {
@@ -48,7 +48,7 @@ fn line_4_avail_idx_more_than_the_queue_ahead_stops_the_ring_once_and_for_all() 
         let mut pair = Pair::new(4);
         pair.driver.set_avail_idx(pair.guest.mem(), idx);
 
-        let first = pair.device.pop(pair.guest.mem(), &mut pair.chain);
+        let first = pair.device.pop(&Nearby::new(pair.guest.mem()), &mut pair.chain);
 
         assert!(
             matches!(
@@ -65,7 +65,7 @@ fn line_4_avail_idx_more_than_the_queue_ahead_stops_the_ring_once_and_for_all() 
         pair.driver.set_avail_idx(pair.guest.mem(), 1);
         assert_eq!(pair.pop(), None, "a stopped ring stays stopped");
         assert!(
-            !pair.device.enable_notification(pair.guest.mem()).unwrap(),
+            !pair.device.enable_notification(&Nearby::new(pair.guest.mem())).unwrap(),
             "so that no caller spins"
         );
     }
@@ -81,7 +81,7 @@ fn line_4_avail_idx_that_goes_back_stops_the_ring() {
     pair.driver.set_avail_idx(pair.guest.mem(), 1);
 
     assert!(matches!(
-        pair.device.pop(pair.guest.mem(), &mut pair.chain),
+        pair.device.pop(&Nearby::new(pair.guest.mem()), &mut pair.chain),
         Err(RingError::Broken { .. })
     ));
 }
@@ -108,7 +108,7 @@ fn line_4_driver_that_reuses_chains_that_are_out_stops_the_ring() {
     pair.driver.offer_head(pair.guest.mem(), 0);
 
     assert!(matches!(
-        pair.device.pop(pair.guest.mem(), &mut pair.chain),
+        pair.device.pop(&Nearby::new(pair.guest.mem()), &mut pair.chain),
         Err(RingError::Broken { .. })
     ));
     assert_eq!(pair.device.in_flight(), 4);
@@ -124,10 +124,10 @@ fn line_5_queue_of_size_0_is_never_ready() {
     let mut device = Ring::new(queue);
 
     assert!(!device.is_ready());
-    assert!(!device.pop(guest.mem(), &mut Chain::new()).unwrap());
-    assert!(device.push_used(guest.mem(), 0, 0).is_err());
-    assert!(!device.publish(guest.mem()).unwrap());
-    assert!(!device.enable_notification(guest.mem()).unwrap());
+    assert!(!device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap());
+    assert!(device.push_used(&Nearby::new(guest.mem()), 0, 0).is_err());
+    assert!(!device.publish(&Nearby::new(guest.mem())).unwrap());
+    assert!(!device.enable_notification(&Nearby::new(guest.mem())).unwrap());
 }
 
 // openvmm issue 4045 and PR 4036: the worker spins and cannot be stopped.
@@ -183,7 +183,7 @@ fn line_6_head_out_of_range_stops_the_ring() {
         let mut pair = Pair::new(4);
         pair.driver.offer_head(pair.guest.mem(), head);
 
-        let popped = pair.device.pop(pair.guest.mem(), &mut pair.chain);
+        let popped = pair.device.pop(&Nearby::new(pair.guest.mem()), &mut pair.chain);
 
         assert!(matches!(popped, Err(RingError::HeadOutOfRange { size: 4, .. })));
         assert_eq!(pair.pop(), None);
@@ -346,7 +346,7 @@ fn line_7_indirect_table_across_two_regions_is_taken() {
     let mut device = device_ring(&driver);
     let mut chain = Chain::new();
 
-    assert!(device.pop(guest.mem(), &mut chain).unwrap());
+    assert!(device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap());
     assert_eq!((chain.readable_len(), chain.writable_len()), (1, 2));
 }
 
@@ -362,11 +362,11 @@ fn line_8_ring_outside_memory_stops_at_the_first_access_there() {
         let mut device = device_ring(&SplitRing::at(desc, avail, used, 4));
 
         assert!(matches!(
-            device.pop(guest.mem(), &mut Chain::new()),
+            device.pop(&Nearby::new(guest.mem()), &mut Chain::new()),
             Err(RingError::Memory(_))
         ));
         assert!(!device.is_ready());
-        assert!(!device.pop(guest.mem(), &mut Chain::new()).unwrap());
+        assert!(!device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap());
     }
 }
 
@@ -380,11 +380,11 @@ fn line_8_used_ring_outside_memory_stops_at_the_push() {
         let mut chain = Chain::new();
         for _ in 0..2 {
             driver.add(guest.mem(), &[byte]).unwrap();
-            assert!(device.pop(guest.mem(), &mut chain).unwrap());
+            assert!(device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap());
         }
 
-        let first = device.push_used(guest.mem(), 0, 0);
-        let second = device.push_used(guest.mem(), 1, 0);
+        let first = device.push_used(&Nearby::new(guest.mem()), 0, 0);
+        let second = device.push_used(&Nearby::new(guest.mem()), 1, 0);
 
         assert!(first.and(second).is_err(), "{used:#x}");
         assert!(!device.is_ready());
@@ -399,7 +399,7 @@ fn line_8_descriptor_table_outside_memory_gives_chains_back() {
         driver.offer_head(guest.mem(), 1);
         let mut device = device_ring(&driver);
 
-        assert!(!device.pop(guest.mem(), &mut Chain::new()).unwrap());
+        assert!(!device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap());
         assert_eq!(device.malformed(), 1);
     }
 }
@@ -440,7 +440,7 @@ fn line_8_buffer_over_a_gap_between_regions_goes_back() {
     driver.add(guest.mem(), &[Buffer::readable(0x3ff0, 0x2000)]).unwrap();
     let mut device = device_ring(&driver);
 
-    assert!(!device.pop(guest.mem(), &mut Chain::new()).unwrap());
+    assert!(!device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap());
     assert_eq!(device.malformed(), 1);
 }
 
@@ -502,7 +502,7 @@ fn line_10_short_slices_are_errors_and_never_panics() {
         let short = ShortMemory::new(&pair.guest, longest);
         let mut device = device_ring(&pair.driver);
 
-        let popped = device.pop(&short, &mut pair.chain);
+        let popped = device.pop(&Nearby::new(&short), &mut pair.chain);
 
         // Below 2 bytes the indices fail, below 16 the descriptors.
         assert!(!popped.unwrap_or(false), "{longest}");
@@ -635,7 +635,10 @@ fn line_12_more_than_4_gib_in_all_goes_back() {
             .add(guest.mem(), &[half, half, Buffer::writable(0x1_0000_0000, third)])
             .unwrap();
 
-        assert_eq!(device.pop(guest.mem(), &mut Chain::new()).unwrap(), expected);
+        assert_eq!(
+            device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap(),
+            expected
+        );
         assert_eq!(device.malformed(), u64::from(!expected));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{Pair, device_ring, queue_at};
 use test_guest::{Buffer, Guest, SplitRing};
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::{Chain, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 
 #[test]
 fn pop_returns_chains_in_the_order_of_the_available_ring() {
@@ -95,7 +95,7 @@ fn push_used_with_nothing_out_is_refused_and_writes_nothing() {
     let mut pair = Pair::new(4);
     let head = pair.offer();
 
-    let refused = pair.device.push_used(pair.guest.mem(), head, 0);
+    let refused = pair.device.push_used(&Nearby::new(pair.guest.mem()), head, 0);
 
     assert!(matches!(refused, Err(RingError::NotPopped { .. })));
     assert!(!pair.publish());
@@ -152,11 +152,13 @@ fn publish_of_a_batch_that_covers_the_event_interrupts_once() {
 fn disabled_notifications_stop_kicks_until_enabled() {
     let mut pair = Pair::new(4);
 
-    pair.device.disable_notification(pair.guest.mem()).unwrap();
+    pair.device
+        .disable_notification(&Nearby::new(pair.guest.mem()))
+        .unwrap();
     pair.offer();
     assert!(!pair.driver.wants_kick(pair.guest.mem()));
     assert!(
-        pair.device.enable_notification(pair.guest.mem()).unwrap(),
+        pair.device.enable_notification(&Nearby::new(pair.guest.mem())).unwrap(),
         "one came meanwhile"
     );
     pair.offer();
@@ -169,7 +171,7 @@ fn enable_notification_with_event_idx_asks_for_the_next_chain_only() {
     pair.round_trip();
     pair.driver.wants_kick(pair.guest.mem());
 
-    assert!(!pair.device.enable_notification(pair.guest.mem()).unwrap());
+    assert!(!pair.device.enable_notification(&Nearby::new(pair.guest.mem())).unwrap());
 
     pair.offer();
     assert!(pair.driver.wants_kick(pair.guest.mem()));
@@ -184,8 +186,8 @@ fn enable_notification_after_undo_reports_the_chain() {
     pair.pop().unwrap();
     pair.device.undo_pop();
 
-    assert!(pair.device.enable_notification(pair.guest.mem()).unwrap());
-    assert!(pair.device.has_available(pair.guest.mem()).unwrap());
+    assert!(pair.device.enable_notification(&Nearby::new(pair.guest.mem())).unwrap());
+    assert!(pair.device.has_available(&Nearby::new(pair.guest.mem())).unwrap());
 }
 
 #[test]
@@ -195,10 +197,10 @@ fn disabled_queue_is_always_empty() {
     let mut chain = Chain::new();
 
     assert!(!device.is_ready());
-    assert!(!device.pop(guest.mem(), &mut chain).unwrap());
-    assert!(!device.enable_notification(guest.mem()).unwrap());
-    device.disable_notification(guest.mem()).unwrap();
-    assert!(!device.publish(guest.mem()).unwrap());
+    assert!(!device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap());
+    assert!(!device.enable_notification(&Nearby::new(guest.mem())).unwrap());
+    device.disable_notification(&Nearby::new(guest.mem())).unwrap();
+    assert!(!device.publish(&Nearby::new(guest.mem())).unwrap());
     assert_eq!(guest.read(0, 0x1000), [0; 0x1000], "nothing was written to address 0");
 }
 
@@ -233,11 +235,11 @@ fn indices_wrap_at_65536_without_a_trace() {
         driver.want_interrupts(guest.mem(), true);
         let heads = [(); 3].map(|()| driver.add(guest.mem(), &[buffer]).unwrap());
         for head in heads {
-            assert!(device.pop(guest.mem(), &mut chain).unwrap());
+            assert!(device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap());
             assert_eq!(chain.head(), head);
-            device.push_used(guest.mem(), head, round).unwrap();
+            device.push_used(&Nearby::new(guest.mem()), head, round).unwrap();
         }
-        assert!(device.publish(guest.mem()).unwrap(), "round {round}");
+        assert!(device.publish(&Nearby::new(guest.mem())).unwrap(), "round {round}");
         assert_eq!(driver.poll_all_used(guest.mem()).len(), 3);
     }
 }
@@ -249,10 +251,12 @@ fn used_element_across_two_regions_is_written_whole() {
     let mut device = device_ring(&driver);
     driver.add(guest.mem(), &[Buffer::readable(0x3000, 1)]).unwrap();
     let mut chain = Chain::new();
-    device.pop(guest.mem(), &mut chain).unwrap();
+    device.pop(&Nearby::new(guest.mem()), &mut chain).unwrap();
 
-    device.push_used(guest.mem(), chain.head(), 0x0102_0304).unwrap();
-    device.publish(guest.mem()).unwrap();
+    device
+        .push_used(&Nearby::new(guest.mem()), chain.head(), 0x0102_0304)
+        .unwrap();
+    device.publish(&Nearby::new(guest.mem())).unwrap();
 
     let used = driver.used_element(guest.mem(), 0);
     assert_eq!((used.id, used.len), (u32::from(chain.head()), 0x0102_0304));
@@ -292,8 +296,8 @@ fn indirect_without_negotiation_goes_back_unused() {
     let table = guest.alloc(16, 16);
     driver.add_indirect(guest.mem(), table, &[byte]).unwrap();
 
-    assert!(!device.pop(guest.mem(), &mut Chain::new()).unwrap());
-    device.publish(guest.mem()).unwrap();
+    assert!(!device.pop(&Nearby::new(guest.mem()), &mut Chain::new()).unwrap());
+    device.publish(&Nearby::new(guest.mem())).unwrap();
 
     assert_eq!(device.malformed(), 1);
     assert_eq!(driver.poll_all_used(guest.mem()).len(), 1);

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
 use test_guest::{Access, Guest, MmioDriver};
-use virtio_ring::{Chain, RingError};
+use virtio_ring::{Chain, Nearby, RingError};
 use virtio_transport::{
     ActivateError, Activation, Disconnected, Host, Interest, MmioTransport, Poller, Trigger, VirtioDevice, Worker,
 };
@@ -61,7 +61,7 @@ impl VirtioDevice for Entropy {
 
 impl Running {
     fn fill(&mut self) -> Result<bool, RingError> {
-        let mem = &*self.activation.mem;
+        let mem = &Nearby::new(&*self.activation.mem);
         let Some(ring) = self.activation.rings.first_mut() else {
             return Ok(false);
         };

@@ -5,7 +5,7 @@ mod common;
 
 use common::{FEATURES, Setup, TestHost};
 use test_guest::{Buffer, Guest, SplitRing, log_lines, register as reg, status};
-use virtio_ring::Chain;
+use virtio_ring::{Chain, Nearby};
 
 const QUEUE_REGISTERS: [u64; 8] = [
     reg::QUEUE_SIZE,
@@ -281,7 +281,7 @@ fn malformed_chain_after_each_reset_is_one_line_in_the_log_and_counted() {
                 .add(&mem, &[Buffer::readable(u64::MAX, 1)])
                 .expect("room in the ring");
             let ring = &mut setup.worker().rings[0];
-            assert!(!ring.pop(&*mem, &mut Chain::new()).unwrap());
+            assert!(!ring.pop(&Nearby::new(&*mem), &mut Chain::new()).unwrap());
             assert_eq!(ring.malformed(), round);
             setup.driver.reset();
         }

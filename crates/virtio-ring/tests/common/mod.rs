@@ -3,7 +3,7 @@
 
 use test_guest::{Guest, SplitRing};
 use virtio_queue::{Queue, QueueT};
-use virtio_ring::{Chain, Ring};
+use virtio_ring::{Chain, Nearby, Ring};
 use vm_memory::GuestAddress;
 
 /// The queue that a driver would configure for `ring`, with both indices at `start`.
@@ -63,16 +63,21 @@ impl Pair {
     }
 
     pub(crate) fn pop(&mut self) -> Option<u16> {
-        let found = self.device.pop(self.guest.mem(), &mut self.chain).unwrap();
+        let found = self
+            .device
+            .pop(&Nearby::new(self.guest.mem()), &mut self.chain)
+            .unwrap();
         found.then(|| self.chain.head())
     }
 
     pub(crate) fn push(&mut self, head: u16, len: u32) {
-        self.device.push_used(self.guest.mem(), head, len).unwrap();
+        self.device
+            .push_used(&Nearby::new(self.guest.mem()), head, len)
+            .unwrap();
     }
 
     pub(crate) fn publish(&mut self) -> bool {
-        self.device.publish(self.guest.mem()).unwrap()
+        self.device.publish(&Nearby::new(self.guest.mem())).unwrap()
     }
 
     /// Offers, takes and gives back one chain; returns whether an interrupt is wanted.

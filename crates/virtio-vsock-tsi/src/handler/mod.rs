@@ -160,16 +160,16 @@ impl<B: Backend> Handler<B> {
         let mem = &Nearby::new(mem);
         let mut served = Served::default();
         for round in 1.. {
-            queues.tx.disable_notification_nearby(mem)?;
+            queues.tx.disable_notification(mem)?;
             let tx_left = self.drain_tx(now, &mut queues.tx, mem, watcher)?;
             self.event(&mut queues.event, mem)?;
             let rx_left = self.pump_rx(now, &mut queues.rx, mem, watcher)?;
             self.sync(now, watcher);
-            served.interrupt |= queues.rx.publish_nearby(mem)? | queues.event.publish_nearby(mem)?;
+            served.interrupt |= queues.rx.publish(mem)? | queues.event.publish(mem)?;
             served.interrupt |= self.publish_sent(now, &mut queues.tx, mem, served.interrupt)?;
             let gave_data = std::mem::take(&mut self.rx.gave_data);
             let skip = self.update_to_come.after_a_turn(now, gave_data);
-            served.again = tx_left | rx_left | queues.tx.enable_notification_nearby(mem, skip)?;
+            served.again = tx_left | rx_left | queues.tx.enable_notification_after(mem, skip)?;
             if !served.again || round == MAX_ROUNDS {
                 break;
             }
@@ -185,7 +185,7 @@ impl<B: Backend> Handler<B> {
         interrupted_anyway: bool,
     ) -> Result<bool, RingError> {
         let release = self.sent.release(tx.unpublished(), tx.size(), now, interrupted_anyway);
-        if release { tx.publish_nearby(mem) } else { Ok(false) }
+        if release { tx.publish(mem) } else { Ok(false) }
     }
 
     /// The driver reset the device: all connections end. The set-up stays, and other queues may follow.
@@ -205,9 +205,9 @@ impl<B: Backend> Handler<B> {
     fn event<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         const TRANSPORT_RESET: [u8; 4] = 0u32.to_le_bytes();
         let mut chain = Chain::new();
-        while self.transport_reset && ring.pop_nearby(mem, &mut chain)? {
+        while self.transport_reset && ring.pop(mem, &mut chain)? {
             let written = chain.write_at(mem, 0, &TRANSPORT_RESET).is_ok();
-            ring.push_used_nearby(mem, chain.head(), if written { 4 } else { 0 })?;
+            ring.push_used(mem, chain.head(), if written { 4 } else { 0 })?;
             self.transport_reset = !written;
         }
         Ok(())

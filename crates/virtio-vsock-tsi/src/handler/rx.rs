@@ -64,12 +64,12 @@ impl RxPath {
             let Some(chain) = self.chains.get_mut(self.taken) else {
                 return Ok(false);
             };
-            if !ring.pop_nearby(mem, chain)? {
+            if !ring.pop(mem, chain)? {
                 return Ok(false);
             }
             if chain.readable_len() > 0 || chain.writable_len() < MIN_BUFFER {
                 stats.rx_unusable.count();
-                ring.push_used_nearby(mem, chain.head(), 0)?;
+                ring.push_used(mem, chain.head(), 0)?;
             } else {
                 self.taken += 1;
             }
@@ -105,7 +105,7 @@ impl RxPath {
         let Some(chain) = self.oldest() else {
             return Ok(());
         };
-        let result = ring.push_used_nearby(mem, chain.head(), u32::try_from(len).unwrap_or(0));
+        let result = ring.push_used(mem, chain.head(), u32::try_from(len).unwrap_or(0));
         self.given(1);
         result
     }
@@ -177,14 +177,14 @@ impl<B: Backend> Handler<B> {
         mem: &Nearby<'_, M>,
         watcher: &mut dyn Watcher,
     ) -> Result<bool, RingError> {
-        ring.disable_notification_nearby(mem)?;
+        ring.disable_notification(mem)?;
         for _ in 0..MAX_TURNS {
             if self.rx.held.is_none() && !self.mux.wants_transmit() && !self.rx.route_datagrams {
                 return Ok(false);
             }
             if !self.rx.take(ring, mem, 1, self.mux.stats())? {
                 // The driver notifies when it has added buffers; until then the host's sockets wait.
-                return ring.enable_notification_nearby(mem, 0);
+                return ring.enable_notification(mem);
             }
             let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) else {
                 self.route_datagram_turn(ring, mem)?;
@@ -476,7 +476,7 @@ fn hand_over<'a, M: GuestMemoryBackend>(
         let head = heads.get(buffers).and_then(Option::as_ref);
         let written = header.is_some_and(|header| write_header(chain, mem, head, &header));
         let used = if written { HEADER_LEN + len } else { 0 };
-        result = ring.push_used_nearby(mem, chain.head(), u32::try_from(used).unwrap_or(0));
+        result = ring.push_used(mem, chain.head(), u32::try_from(used).unwrap_or(0));
         buffers += 1;
     }
     (buffers, result)

@@ -20,7 +20,7 @@ impl<B: Backend> Handler<B> {
     pub fn quiesce<M: GuestMemoryBackend>(&mut self, queues: &mut Queues, mem: &M) -> Result<bool, RingError> {
         let mem = &Nearby::new(mem);
         self.rx.give_all_back(&mut queues.rx, mem)?;
-        Ok(queues.rx.publish_nearby(mem)? | queues.tx.publish_nearby(mem)?)
+        Ok(queues.rx.publish(mem)? | queues.tx.publish(mem)?)
     }
 
     /// What survives a snapshot: listeners, datagram sockets, answers that are due. Nothing changes by it. Streams do not

@@ -32,13 +32,13 @@ impl<B: Backend> Handler<B> {
         let mut chain = std::mem::take(&mut self.tx_chain);
         let mut left = true;
         for _ in 0..MAX_CHAINS {
-            left = ring.pop_nearby(mem, &mut chain)?;
+            left = ring.pop(mem, &mut chain)?;
             if !left {
                 break;
             }
             self.packet(now, mem, &chain);
             self.run_actions(now, watcher);
-            ring.push_used_nearby(mem, chain.head(), 0)?;
+            ring.push_used(mem, chain.head(), 0)?;
         }
         self.tx_chain = chain;
         Ok(left)
