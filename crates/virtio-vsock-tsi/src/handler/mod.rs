@@ -9,6 +9,7 @@ mod finish;
 mod routes;
 mod rx;
 mod snapshot;
+mod train;
 mod tx;
 mod update_to_come;
 
@@ -26,6 +27,7 @@ use crate::watch::Watcher;
 use endpoint::Endpoints;
 use routes::Handshake;
 use rx::RxPath;
+use train::Train;
 use update_to_come::UpdateToCome;
 
 /// After so many rounds of the queues the event loop gets its turn, however busy the driver is.
@@ -65,7 +67,8 @@ pub struct Handler<B = HostSockets> {
     backend: B,
     endpoints: Endpoints,
     rx: RxPath,
-    tx_chain: Chain,
+    /// Boxed: it is taken out and put back with each pass.
+    train: Option<Box<Train>>,
     /// The driver only frees what it has sent.
     sent: Hold,
     update_to_come: UpdateToCome,
@@ -87,7 +90,7 @@ impl<B: Backend> Handler<B> {
             backend,
             endpoints: Endpoints::default(),
             rx: RxPath::default(),
-            tx_chain: Chain::new(),
+            train: None,
             sent: Hold::default(),
             update_to_come: UpdateToCome::default(),
             scratch: Vec::new(),

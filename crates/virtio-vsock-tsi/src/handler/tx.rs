@@ -13,7 +13,8 @@ use vsock_proto::{ProxyId, Received};
 
 use super::Handler;
 use super::endpoint::Body;
-use crate::backend::{Backend, HostStream, would_block};
+use super::train::{self, Packet, Train};
+use crate::backend::{Backend, HostStream, StreamService, would_block};
 use crate::sys::{self, Parts};
 use crate::watch::Watcher;
 
@@ -29,52 +30,112 @@ impl<B: Backend> Handler<B> {
         mem: &Nearby<'_, M>,
         watcher: &mut dyn Watcher,
     ) -> Result<bool, RingError> {
-        let mut chain = std::mem::take(&mut self.tx_chain);
-        let mut left = true;
-        for _ in 0..MAX_CHAINS {
-            left = ring.pop(mem, &mut chain)?;
-            if !left {
-                break;
-            }
-            self.packet(now, mem, &chain);
-            self.run_actions(now, watcher);
-            ring.push_used(mem, chain.head(), 0)?;
-        }
-        self.tx_chain = chain;
-        Ok(left)
+        let mut train = self.train.take().unwrap_or_default();
+        let left = self.take_packets(now, ring, mem, watcher, &mut train);
+        // Also when the ring is broken: what the muxer was told of is to reach the host.
+        let sent = self.send_train(now, ring, mem, watcher, &mut train);
+        self.train = Some(train);
+        sent.and(left)
     }
 
-    fn packet<M: GuestMemoryBackend>(&mut self, now: Duration, mem: &M, chain: &Chain) {
+    /// What is in `train` in the end is still to be sent.
+    fn take_packets<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        watcher: &mut dyn Watcher,
+        train: &mut Train,
+    ) -> Result<bool, RingError> {
+        for _ in 0..MAX_CHAINS {
+            if !ring.pop(mem, &mut train.last)? {
+                return Ok(false);
+            }
+            let header = self.header(mem, &train.last);
+            // The muxer is to know that all before it is with the host: it may end the stream.
+            if !header.as_ref().is_some_and(|header| train.goes_on_with(header)) {
+                self.send_train(now, ring, mem, watcher, train)?;
+            }
+            let payload = header
+                .as_ref()
+                .and_then(|header| self.packet(now, mem, &train.last, header));
+            match header.as_ref().zip(payload) {
+                Some((header, (id, len))) => train.add(header, id, len),
+                None => {
+                    self.send_train(now, ring, mem, watcher, train)?;
+                    self.run_actions(now, watcher);
+                    ring.push_used(mem, train.last.head(), 0)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives the host the packets of one stream, and the driver their chains.
+    fn send_train<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        watcher: &mut dyn Watcher,
+        train: &mut Train,
+    ) -> Result<(), RingError> {
+        let Some((id, packets)) = train.packets() else {
+            return Ok(());
+        };
+        self.stream_payload(mem, packets, id);
+        self.run_actions(now, watcher);
+        let given_back = packets
+            .iter()
+            .try_for_each(|packet| ring.push_used(mem, packet.chain.head(), 0));
+        train.clear();
+        given_back
+    }
+
+    fn header<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &Chain) -> Option<Header> {
         let mut bytes = [0; HEADER_LEN];
         if chain.writable_len() > 0 || chain.read_at(mem, 0, &mut bytes).is_err() {
-            return self.mux.stats().dropped_malformed.count();
+            self.mux.stats().dropped_malformed.count();
+            return None;
         }
-        let header = Header::parse(&bytes);
+        Some(Header::parse(&bytes))
+    }
+
+    /// Does what a packet is for, unless it is payload of a stream: then tells of which, and how much.
+    fn packet<M: GuestMemoryBackend>(
+        &mut self,
+        now: Duration,
+        mem: &M,
+        chain: &Chain,
+        header: &Header,
+    ) -> Option<(ProxyId, usize)> {
         self.update_to_come.came(header.op == Op::CreditUpdate);
         let payload_len = chain.readable_len().saturating_sub(HEADER_LEN);
         let available = u32::try_from(payload_len).unwrap_or(u32::MAX);
-        let received = if self.mux.wants_body(&header) {
+        let received = if self.mux.wants_body(header) {
             let mut body = [0; MAX_REQUEST_LEN];
             let body_len = MAX_REQUEST_LEN.min(payload_len).min(header.len as usize);
             let body = body.get_mut(..body_len).unwrap_or_default();
             if chain.read_at(mem, HEADER_LEN, body).is_err() {
-                return self.mux.stats().dropped_malformed.count();
+                self.mux.stats().dropped_malformed.count();
+                return None;
             }
-            self.mux.receive(now, &header, available, body)
+            self.mux.receive(now, header, available, body)
         } else {
-            self.mux.receive(now, &header, available, &[])
+            self.mux.receive(now, header, available, &[])
         };
         match received {
             Received::Nothing => {}
-            Received::Stream { id, len } => self.stream_payload(mem, chain, id, len as usize),
+            Received::Stream { id, len } => return Some((id, len as usize)),
             Received::Datagram { id, len, addressed } => self.datagram_payload(mem, chain, id, len as usize, addressed),
             Received::RouteDatagram { port, guest_port, len } => {
                 self.route_datagram(mem, chain, port, guest_port, len as usize);
             }
         }
+        None
     }
 
-    fn stream_payload<M: GuestMemoryBackend>(&mut self, mem: &M, chain: &Chain, id: ProxyId, len: usize) {
+    fn stream_payload<M: GuestMemoryBackend>(&mut self, mem: &M, packets: &[Packet], id: ProxyId) {
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return self.mux.write_failed(id);
         };
@@ -84,13 +145,9 @@ impl<B: Backend> Handler<B> {
         let mut taken = 0;
         if endpoint.backlog.is_empty() {
             let result = match stream {
-                HostStream::Socket(fd) => send_payload(fd.as_fd(), mem, chain, len),
+                HostStream::Socket(fd) => send_packets(fd.as_fd(), mem, packets),
                 HostStream::Service(service) => {
-                    let bytes = Self::scratch(&mut self.scratch).get_mut(..len).unwrap_or_default();
-                    match chain.read_at(mem, HEADER_LEN, bytes) {
-                        Ok(()) => Ok(service.write(bytes).min(len)),
-                        Err(error) => Err(io::Error::other(error)),
-                    }
+                    write_packets(&mut **service, mem, packets, Self::scratch(&mut self.scratch))
                 }
             };
             match result {
@@ -98,11 +155,15 @@ impl<B: Backend> Handler<B> {
                 Err(_) => return self.host_deaf(id),
             }
         }
-        if taken < len {
-            let rest = endpoint.backlog.grow(len - taken);
-            if chain.read_at(mem, HEADER_LEN + taken, rest).is_err() {
+        let mut is_kept = false;
+        for (packet, skipped) in train::left_of(packets, taken) {
+            let rest = endpoint.backlog.grow(packet.len - skipped);
+            if packet.chain.read_at(mem, HEADER_LEN + skipped, rest).is_err() {
                 return self.host_deaf(id);
             }
+            is_kept = true;
+        }
+        if is_kept {
             self.endpoints.change(id);
         }
         self.mux.flushed(id, u32::try_from(taken).unwrap_or(u32::MAX));
@@ -237,37 +298,61 @@ fn retry_once(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> 
     }
 }
 
-/// Adds as much of a chain's payload as one call takes.
+/// Adds as much of a chain's payload as one call takes. False when there is more.
 fn payload_parts<'a, M: GuestMemoryBackend>(
     mem: &'a M,
     chain: &'a Chain,
     from: usize,
     len: usize,
     parts: &mut Parts<'a, MS<'a, M>>,
-) -> Result<(), ChainError> {
+) -> Result<bool, ChainError> {
     if let Some(slice) = chain.readable_slice(mem, HEADER_LEN + from, len) {
-        parts.push(slice);
-        return Ok(());
+        return Ok(parts.push(slice));
     }
     for slice in chain.readable_slices(mem, HEADER_LEN + from, len) {
         if !parts.push(slice?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives a service payload as far as it takes it. Tells how much that was.
+fn write_packets<M: GuestMemoryBackend>(
+    service: &mut dyn StreamService,
+    mem: &M,
+    packets: &[Packet],
+    scratch: &mut [u8],
+) -> io::Result<usize> {
+    let mut done = 0;
+    for packet in packets {
+        let bytes = scratch.get_mut(..packet.len).unwrap_or_default();
+        packet.chain.read_at(mem, HEADER_LEN, bytes).map_err(io::Error::other)?;
+        let taken = service.write(bytes).min(packet.len);
+        done += taken;
+        if taken < packet.len {
             break;
         }
     }
-    Ok(())
+    Ok(done)
 }
 
-/// Sends a chain's payload as far as the socket takes it.
-fn send_payload<M: GuestMemoryBackend>(
+/// Sends payload as far as the socket takes it. Tells how much that was.
+fn send_packets<M: GuestMemoryBackend>(
     fd: std::os::fd::BorrowedFd<'_>,
     mem: &M,
-    chain: &Chain,
-    len: usize,
+    packets: &[Packet],
 ) -> io::Result<usize> {
+    let len = train::total(packets);
     let mut done = 0;
     while done < len {
         let mut parts = Parts::new();
-        payload_parts(mem, chain, done, len - done, &mut parts).map_err(io::Error::other)?;
+        for (packet, skipped) in train::left_of(packets, done) {
+            let left = packet.len - skipped;
+            if !payload_parts(mem, &packet.chain, skipped, left, &mut parts).map_err(io::Error::other)? {
+                break;
+            }
+        }
         match sys::send(fd, &parts, None) {
             Ok(sent) => {
                 done += sent;

@@ -1,0 +1,207 @@
+//! Packets of one stream that follow one another reach the host in one call. The host's ends keep what came in each call apart.
+
+mod common;
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use common::{GuestStream, device_ring};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use test_guest::{VsockPacket, VsockPeer};
+use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
+use virtio_vsock_tsi::vsock_proto::{Config, Errno, Muxer};
+use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, HostStream, Listener, NoLoop, Peer, Queues};
+
+const SHUTDOWN: u16 = 4;
+const RESET: u16 = 3;
+const BOTH: u32 = 3;
+
+/// Connects each stream to one end of a pair, and hands out the other.
+struct Pairs(Sender<OwnedFd>);
+
+impl Backend for Pairs {
+    fn connect(&mut self, _to: &SocketName) -> Result<Connection, Errno> {
+        Err(Errno::ECONNREFUSED)
+    }
+
+    fn connect_route(&mut self, _port: u32) -> Result<Connection, Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, hosts) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        self.0.send(hosts).unwrap();
+        Ok(Connection {
+            stream: HostStream::Socket(ours),
+            established: true,
+            peer: None,
+        })
+    }
+
+    fn listen(&mut self, _at: &SocketName, _backlog: u16) -> Result<Listener, Errno> {
+        Err(Errno::EADDRINUSE)
+    }
+
+    fn datagram(&mut self, _family: Family) -> Result<OwnedFd, Errno> {
+        Err(Errno::EMFILE)
+    }
+
+    fn datagram_peer(&mut self, _name: &SocketName) -> Result<Peer, Errno> {
+        Err(Errno::EACCES)
+    }
+}
+
+struct World {
+    peer: VsockPeer,
+    queues: Queues,
+    handler: Handler<Pairs>,
+    opened: Receiver<OwnedFd>,
+}
+
+/// A stream as the guest has it, and the host's end.
+struct Open {
+    guest: GuestStream,
+    host: OwnedFd,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut config = Config::new(Cid::DEFAULT_GUEST);
+        config.stream_routes.insert(52);
+        let (sender, opened) = channel();
+        let mut peer = VsockPeer::new();
+        peer.post_rx(64);
+        Self {
+            queues: Queues {
+                rx: device_ring(&peer.rx),
+                tx: device_ring(&peer.tx),
+                event: device_ring(&peer.event),
+            },
+            peer,
+            handler: Handler::new(Muxer::new(config), Pairs(sender)),
+            opened,
+        }
+    }
+
+    fn open(&mut self, port: u32) -> Open {
+        let guest = GuestStream::connecting(port, 52);
+        self.peer.send(&guest.packet(1));
+        self.serve();
+        Open {
+            guest,
+            host: self.opened.recv().unwrap(),
+        }
+    }
+
+    fn serve(&mut self) {
+        let mem = self.peer.guest().shared_mem();
+        self.handler
+            .serve(Duration::ZERO, &mut self.queues, &*mem, &mut NoLoop)
+            .unwrap();
+        self.peer.poll();
+    }
+
+    fn send(&mut self, stream: &mut Open, data: &[u8]) {
+        let packet = stream.guest.data_packet(data);
+        self.peer.send(&packet);
+    }
+}
+
+/// What came in each call; the last one is empty if the guest has said that there is no more.
+fn calls(host: &OwnedFd) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok((len, _)) = recv(host, &mut buffer[..], RecvFlags::DONTWAIT) {
+        all.push(buffer[..len].to_vec());
+        if len == 0 {
+            break;
+        }
+    }
+    all
+}
+
+#[test]
+fn packets_that_wait_in_the_ring_are_one_call() {
+    let mut world = World::new();
+    let mut stream = world.open(1000);
+    for data in [&b"one "[..], b"two ", b"three"] {
+        world.send(&mut stream, data);
+    }
+    world.serve();
+    assert_eq!(calls(&stream.host), [b"one two three"]);
+    assert_eq!(world.queues.tx.in_flight(), 0);
+    world.send(&mut stream, b"later");
+    world.serve();
+    assert_eq!(calls(&stream.host), [b"later"]);
+}
+
+#[test]
+fn packets_of_two_streams_in_turn_reach_each_in_order() {
+    let mut world = World::new();
+    let (mut first, mut second) = (world.open(1000), world.open(1001));
+    for number in 0..3u8 {
+        world.send(&mut first, &[number, number]);
+        world.send(&mut second, &[100 + number]);
+        world.send(&mut second, &[200 + number]);
+    }
+    world.serve();
+    assert_eq!(calls(&first.host), [[0, 0], [1, 1], [2, 2]]);
+    assert_eq!(calls(&second.host), [[100, 200], [101, 201], [102, 202]]);
+}
+
+#[test]
+fn more_packets_than_one_call_takes_are_several_calls_and_nothing_is_lost() {
+    let mut world = World::new();
+    let mut stream = world.open(1000);
+    let sent: Vec<u8> = (0..35).collect();
+    for byte in &sent {
+        world.send(&mut stream, &[*byte]);
+    }
+    world.serve();
+    let calls = calls(&stream.host);
+    assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [16, 16, 3]);
+    assert_eq!(calls.concat(), sent);
+}
+
+#[test]
+fn data_before_a_shutdown_or_a_reset_reaches_the_host_before_its_end() {
+    for op in [SHUTDOWN, RESET] {
+        let mut world = World::new();
+        let mut stream = world.open(1000);
+        for data in [&b"last "[..], b"words"] {
+            world.send(&mut stream, data);
+        }
+        let end = VsockPacket {
+            flags: BOTH,
+            ..stream.guest.packet(op)
+        };
+        world.peer.send(&end);
+        world.serve();
+        assert_eq!(calls(&stream.host), [&b"last words"[..], b""], "{op}");
+    }
+}
+
+#[test]
+fn data_before_a_malformed_packet_of_the_stream_reaches_the_host() {
+    let mut world = World::new();
+    let mut stream = world.open(1000);
+    world.send(&mut stream, b"good");
+    let mut bytes = stream.guest.data_packet(b"bad").to_bytes();
+    bytes.truncate(45);
+    world.peer.send_cut(&bytes, &[]);
+    world.serve();
+    assert_eq!(calls(&stream.host)[0], b"good");
+    assert_eq!(world.queues.tx.in_flight(), 0);
+}
+
+#[test]
+fn host_that_is_gone_costs_the_guest_its_stream_and_nothing_else() {
+    let mut world = World::new();
+    let (mut dead, mut alive) = (world.open(1000), world.open(1001));
+    let (gone, _) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    drop(std::mem::replace(&mut dead.host, gone));
+    world.send(&mut dead, b"into ");
+    world.send(&mut dead, b"the void");
+    world.send(&mut alive, b"heard");
+    world.serve();
+    assert_eq!(calls(&alive.host), [b"heard"]);
+    assert_eq!(world.queues.tx.in_flight(), 0);
+}
