@@ -54,28 +54,28 @@ impl RegisterPages {
     pub(super) fn interrupt_registers(&self, device: &DevicePlan) -> Result<Option<RegisterSlot>, BuildError> {
         match device.interrupt_registers {
             InterruptRegisters::Readable => Ok(None),
-            InterruptRegisters::Memory => self.slot(device, FIRST_INTERRUPT_REGISTER).map(Some),
+            InterruptRegisters::Memory => self.slot(device).map(Some),
         }
     }
 
-    /// Lets the guest read those that it does not get as memory later, where KVM can. Where it cannot, each read exits and is
-    /// answered the same.
+    /// Lets the guest read the interrupt registers that it does not get as memory later, where KVM can. Where it cannot, each
+    /// read exits and is answered the same.
     pub(super) fn register(&self, kvm: &Kvm, vm: &VmFd, devices: &[DevicePlan]) -> Result<(), BuildError> {
         let readable = |device: &&DevicePlan| device.interrupt_registers == InterruptRegisters::Readable;
         if !kvm.check_extension(Cap::ReadonlyMem) {
             return Ok(());
         }
         for device in devices.iter().filter(readable) {
-            self.slot(device, 0)?
+            self.slot(device)?
                 .map(vm, Access::Read)
                 .map_err(BuildError::kvm("show the devices' registers to the guest"))?;
         }
         Ok(())
     }
 
-    /// The page that starts at `offset` in the registers of `device`.
-    fn slot(&self, device: &DevicePlan, offset: u64) -> Result<RegisterSlot, BuildError> {
-        let address = device.mmio_base + offset;
+    /// The page that begins with the interrupt registers of `device`.
+    fn slot(&self, device: &DevicePlan) -> Result<RegisterSlot, BuildError> {
+        let address = device.mmio_base + FIRST_INTERRUPT_REGISTER;
         let at = address.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
         let index = self.starts.iter().position(|&start| start == device.mmio_base);
         let number = index.and_then(|index| u32::try_from(self.first_slot + index).ok());
@@ -103,60 +103,71 @@ mod tests {
     use crate::plan::DeviceKind;
     use crate::sys;
 
-    const REGISTERS: u64 = 0x3000;
+    /// At the end of a page: the next one begins with the interrupt registers.
+    const REGISTERS: u64 = 0x3fa0;
     const ENTRY: u64 = 0x1000;
-    /// 16-bit code: `mov al, [0x3000]; out 0x10, al; mov [0x3050], al`
-    const CODE: [u8; 8] = [0xa0, 0x00, 0x30, 0xe6, 0x10, 0xa2, 0x50, 0x30];
-
+    /// 16-bit code: `mov al, [0x4010]; out 0x10, al; mov [0x4004], al; mov [0x3ff0], al`
+    const CODE: [u8; 11] = [0xa0, 0x10, 0x40, 0xe6, 0x10, 0xa2, 0x04, 0x40, 0xa2, 0xf0, 0x3f];
     /// 16-bit code: `mov al, 0x5a; mov [0x4004], al; mov [0x3ff0], al; mov [0x4004], al`
     const INTERRUPT_CODE: [u8; 11] = [0xb0, 0x5a, 0xa2, 0x04, 0x40, 0xa2, 0xf0, 0x3f, 0xa2, 0x04, 0x40];
 
-    #[test]
-    fn guest_reads_registers_without_an_exit_and_writes_with_one() {
+    /// A machine with a guest of this code, and a device's registers.
+    struct Rig {
+        vcpu: VcpuFd,
+        vm: VmFd,
+        pages: RegisterPages,
+        words: AtomicWords,
+        _mem: GuestMemoryMmap,
+    }
+
+    /// `None` where there is no KVM.
+    fn rig(code: &[u8], device: &DevicePlan) -> Option<Rig> {
         let Ok(kvm) = Kvm::new() else {
-            return eprintln!("skipped: this test needs /dev/kvm");
+            eprintln!("skipped: this test needs /dev/kvm");
+            return None;
         };
         let vm = kvm.create_vm().unwrap();
         let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x2000)]).unwrap();
-        mem.write_slice(&CODE, GuestAddress(ENTRY)).unwrap();
+        mem.write_slice(code, GuestAddress(ENTRY)).unwrap();
         sys::register_memory(&vm, &mem).unwrap();
-        let pages = RegisterPages::reserve(&[device()], 1).unwrap().unwrap();
-        let words = AtomicWords::new(&pages.memory, 0, 0x1000).unwrap();
-        words.as_ref()[0].store(u32::from_le_bytes(*b"virt"), Ordering::Release);
-        pages.register(&kvm, &vm, &[device()]).unwrap();
-        let mut vcpu = in_real_mode(&vm);
+        let devices = std::slice::from_ref(device);
+        let pages = RegisterPages::reserve(devices, 1).unwrap().unwrap();
+        pages.register(&kvm, &vm, devices).unwrap();
+        Some(Rig {
+            vcpu: in_real_mode(&vm),
+            words: AtomicWords::new(&pages.memory, 0xfa0, 0x1000).unwrap(),
+            vm,
+            pages,
+            _mem: mem,
+        })
+    }
 
-        assert!(matches!(vcpu.run().unwrap(), VcpuExit::IoOut(0x10, b"v")));
-        assert!(matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3050, b"v")));
-        assert_eq!(words.as_ref()[0x50 / 4].load(Ordering::Acquire), 0);
+    #[test]
+    fn guest_reads_interrupt_registers_without_an_exit_and_writes_with_one() {
+        let Some(mut rig) = rig(&CODE, &device(InterruptRegisters::Readable)) else {
+            return;
+        };
+        rig.words.as_ref()[0x70 / 4].store(0xf, Ordering::Release);
+
+        assert!(matches!(rig.vcpu.run().unwrap(), VcpuExit::IoOut(0x10, [0xf])));
+        assert!(matches!(rig.vcpu.run().unwrap(), VcpuExit::MmioWrite(0x4004, [0xf])));
+        assert!(matches!(rig.vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3ff0, [0xf])));
+        assert_eq!(rig.words.as_ref()[0x64 / 4].load(Ordering::Acquire), 0);
     }
 
     #[test]
     fn guest_writes_interrupt_registers_that_are_its_memory_without_an_exit_until_they_are_taken_away() {
-        let Ok(kvm) = Kvm::new() else {
-            return eprintln!("skipped: this test needs /dev/kvm");
+        let share = device(InterruptRegisters::Memory);
+        let Some(mut rig) = rig(&INTERRUPT_CODE, &share) else {
+            return;
         };
-        let vm = kvm.create_vm().unwrap();
-        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x2000)]).unwrap();
-        mem.write_slice(&INTERRUPT_CODE, GuestAddress(ENTRY)).unwrap();
-        sys::register_memory(&vm, &mem).unwrap();
-        let share = share();
-        let pages = RegisterPages::reserve(std::slice::from_ref(&share), 1)
-            .unwrap()
-            .unwrap();
-        pages.register(&kvm, &vm, std::slice::from_ref(&share)).unwrap();
-        let words = AtomicWords::new(&pages.memory, 0xfa0, 0x1000).unwrap();
-        let page = pages.interrupt_registers(&share).unwrap().unwrap();
-        let mut vcpu = in_real_mode(&vm);
+        let page = rig.pages.interrupt_registers(&share).unwrap().unwrap();
 
-        page.map(&vm, Access::ReadWrite).unwrap();
-        assert!(
-            matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3ff0, [0x5a])),
-            "QueueNotify"
-        );
-        assert_eq!(words.as_ref()[0x64 / 4].load(Ordering::Acquire), 0x5a, "InterruptACK");
-        page.unmap(&vm).unwrap();
-        assert!(matches!(vcpu.run().unwrap(), VcpuExit::MmioWrite(0x4004, [0x5a])));
+        page.map(&rig.vm, Access::ReadWrite).unwrap();
+        assert!(matches!(rig.vcpu.run().unwrap(), VcpuExit::MmioWrite(0x3ff0, [0x5a])));
+        assert_eq!(rig.words.as_ref()[0x64 / 4].load(Ordering::Acquire), 0x5a);
+        page.unmap(&rig.vm).unwrap();
+        assert!(matches!(rig.vcpu.run().unwrap(), VcpuExit::MmioWrite(0x4004, [0x5a])));
     }
 
     #[test]
@@ -172,36 +183,28 @@ mod tests {
 
     #[test]
     fn device_without_room_is_an_error() {
-        let pages = RegisterPages::reserve(&[device()], 1).unwrap().unwrap();
+        let device = device(InterruptRegisters::Memory);
+        let pages = RegisterPages::reserve(std::slice::from_ref(&device), 1)
+            .unwrap()
+            .unwrap();
         for mmio_base in [REGISTERS - 0x1000, REGISTERS + 0x1000] {
-            let other = DevicePlan { mmio_base, ..device() };
+            let other = DevicePlan {
+                mmio_base,
+                ..device.clone()
+            };
             assert!(pages.of(&other).is_err(), "{mmio_base:#x}");
+            assert!(pages.interrupt_registers(&other).is_err(), "{mmio_base:#x}");
         }
     }
 
-    fn device() -> DevicePlan {
+    fn device(interrupt_registers: InterruptRegisters) -> DevicePlan {
         DevicePlan {
             name: "console".to_owned(),
             irq: 5,
             mmio_base: REGISTERS,
             mmio_len: 0x1000,
-            interrupt_registers: InterruptRegisters::Readable,
+            interrupt_registers,
             kind: DeviceKind::Console { ports: Vec::new() },
-        }
-    }
-
-    /// Whose registers start at 0x3fa0.
-    fn share() -> DevicePlan {
-        let spec = crate::Spec {
-            root: Some(crate::Share::root("/root")),
-            ..crate::Spec::default()
-        };
-        let plan = crate::plan(&spec, &crate::Limits::bundle()).unwrap();
-        let share = plan.devices.into_iter().find(|device| device.name == "root").unwrap();
-        let within = share.mmio_base % PAGE;
-        DevicePlan {
-            mmio_base: REGISTERS + within,
-            ..share
         }
     }
 

@@ -132,7 +132,7 @@ fn at_place(name: String, kind: DeviceKind, at: DeviceResources, kernel: &Kernel
     DevicePlan {
         name,
         irq: at.irq.0,
-        mmio_base: at.mmio.base + interrupt_registers.offset(),
+        mmio_base: at.mmio.base + registers::OFFSET,
         mmio_len: MMIO_LEN,
         interrupt_registers,
         kind,

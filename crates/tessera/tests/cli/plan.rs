@@ -20,7 +20,7 @@ fn default_plan_has_vsock_as_its_last_device_and_both_tokens() {
         .find(|line| line.starts_with("cmdline"))
         .expect("the plan shows it");
     assert!(
-        cmdline.ends_with("virtio_mmio.device=4K@0xd0004000:7 tsi_hijack tsi_hijack_unix"),
+        cmdline.ends_with("virtio_mmio.device=4K@0xd0004fa0:7 tsi_hijack tsi_hijack_unix"),
         "{cmdline}"
     );
 }
