@@ -11,7 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::types::Job;
 
 /// Requests at a time. Each keeps a chain of the guest from its ring, and a file open.
-const MAX: usize = 256;
+const MAX: usize = 16;
 
 /// What is to be run on another thread, or on this one by who has no other.
 pub type Task = Box<dyn FnOnce() + Send>;
@@ -41,6 +41,10 @@ pub(crate) struct Asides {
 }
 
 impl Asides {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.begun.len() >= MAX
     }

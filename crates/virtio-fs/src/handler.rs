@@ -173,6 +173,13 @@ impl Handler {
     /// The same for a caller that has little time, such as a vCPU's thread: up to the first request of each ring that may
     /// take long, and a few of each at the most. [`Progress::more`] tells of what is left.
     pub fn process_in_passing<M: GuestMemoryBackend>(&mut self, mem: &M) -> Progress {
+        if !self.asides.is_empty() {
+            // What a sync of the host's holds, a write would wait for.
+            return Progress {
+                more: true,
+                ..Progress::default()
+            };
+        }
         self.process_at(Pace::InPassing, mem)
     }
 
