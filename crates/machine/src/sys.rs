@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 
+use boot_params::layout::PAGE_SIZE;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_iow_nr;
-
-use crate::plan::PAGE;
 
 /// `struct kvm_signal_mask` with the kernel's 64-bit signal set.
 #[repr(C)]
@@ -179,8 +178,8 @@ impl RegisterSlot {
     /// The page at `at` in `memory`, as slot number `slot` at `guest_phys_addr`; `None` when it is not all there, or not a
     /// page.
     pub(crate) fn new(slot: u32, guest_phys_addr: u64, memory: &Arc<MmapRegion>, at: usize) -> Option<Self> {
-        let end = (at as u64).checked_add(PAGE)?;
-        let page = (at as u64).is_multiple_of(PAGE) && guest_phys_addr.is_multiple_of(PAGE);
+        let end = (at as u64).checked_add(PAGE_SIZE)?;
+        let page = (at as u64).is_multiple_of(PAGE_SIZE) && guest_phys_addr.is_multiple_of(PAGE_SIZE);
         (page && end <= memory.size() as u64).then(|| Self {
             slot,
             guest_phys_addr,
@@ -195,7 +194,7 @@ impl RegisterSlot {
             Access::Read => KVM_MEM_READONLY,
             Access::ReadWrite => 0,
         };
-        self.set(vm, flags, PAGE)
+        self.set(vm, flags, PAGE_SIZE)
     }
 
     /// Each access comes as `KVM_EXIT_MMIO` again.

@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use boot_params::layout::PAGE_SIZE;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use virtio_transport::{FIRST_INTERRUPT_REGISTER, RegisterPage};
 use vm_memory::MmapRegion;
 
 use super::BuildError;
-use crate::plan::{DevicePlan, InterruptRegisters, PAGE};
+use crate::plan::{DevicePlan, InterruptRegisters};
 use crate::sys::{Access, AtomicWords, RegisterSlot};
 
 /// The register blocks of all devices, one after another as in the guest.
@@ -28,9 +29,9 @@ impl RegisterPages {
         let Some(first) = devices.iter().map(|device| device.mmio_base).min() else {
             return Ok(None);
         };
-        let base = first - first % PAGE;
+        let base = first - first % PAGE_SIZE;
         let end = devices.iter().map(|device| device.mmio_base + device.mmio_len).max();
-        let len = end.unwrap_or(base).next_multiple_of(PAGE) - base;
+        let len = end.unwrap_or(base).next_multiple_of(PAGE_SIZE) - base;
         let memory = MmapRegion::new(usize::try_from(len).map_err(failed)?).map_err(failed)?;
         Ok(Some(Self {
             base,

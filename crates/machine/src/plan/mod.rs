@@ -24,7 +24,6 @@ pub use devices::{ConsolePort, DeviceKind, MountPoints, PortRole, ServedBy, Shar
 pub use error::PlanError;
 pub use irqchip::{Irqchip, IrqchipDecision};
 pub use registers::InterruptRegisters;
-pub(crate) use registers::PAGE;
 pub use vsock::VsockDecision;
 
 use crate::limits::{KernelKind, KernelTraits, Limits};

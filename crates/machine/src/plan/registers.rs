@@ -4,6 +4,7 @@
 //! above all, is better none: KVM has a shorter way for a write to an address that has nothing behind it, and on Intel's
 //! processors one without decoding the instruction.
 
+use boot_params::layout::PAGE_SIZE;
 use resource_alloc::{Layout, LayoutError, MmioLayout};
 use serde::Serialize;
 use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN};
@@ -11,13 +12,10 @@ use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN};
 use super::DeviceKind;
 use crate::limits::KernelTraits;
 
-/// What the guest's mappings and KVM's memory slots are made of.
-pub(crate) const PAGE: u64 = 0x1000;
-
 /// Bytes of guest addresses for each device: its registers reach from one page into the next.
-const SLOT_LEN: u64 = MMIO_LEN + PAGE;
+const SLOT_LEN: u64 = MMIO_LEN + PAGE_SIZE;
 /// How far into its slot a device's registers start.
-pub(super) const OFFSET: u64 = PAGE - FIRST_INTERRUPT_REGISTER;
+pub(super) const OFFSET: u64 = PAGE_SIZE - FIRST_INTERRUPT_REGISTER;
 
 /// How the guest gets at the registers from InterruptStatus on: those of an interrupt, the device status and config space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,7 +75,7 @@ mod tests {
 
     /// The first and the last page of its registers.
     fn pages(device: &DevicePlan) -> [u64; 2] {
-        [device.mmio_base, device.mmio_base + device.mmio_len - 1].map(|address| address / PAGE)
+        [device.mmio_base, device.mmio_base + device.mmio_len - 1].map(|address| address / PAGE_SIZE)
     }
 
     #[test]
@@ -90,7 +88,7 @@ mod tests {
                 _ => InterruptRegisters::Readable,
             };
             let page = device.mmio_base + FIRST_INTERRUPT_REGISTER;
-            assert!(page.is_multiple_of(PAGE), "{}", device.name);
+            assert!(page.is_multiple_of(PAGE_SIZE), "{}", device.name);
             assert_eq!(device.interrupt_registers, registers, "{}", device.name);
         }
     }
