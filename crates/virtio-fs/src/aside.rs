@@ -3,6 +3,7 @@
 //! A disk may take many milliseconds to make a file's data durable. Nothing of that needs guest memory or the back-end, so
 //! the share goes on meanwhile: a database that commits does not hold up the rest of the guest.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use virtio_ring::Chain;
@@ -25,19 +26,33 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
-    /// `None` while its task is not done. One that was dropped has failed.
-    pub(crate) fn result(&self) -> Option<Result<()>> {
-        let dropped = Arc::strong_count(&self.result) == 1;
-        let result = self.result.get().copied();
-        result.or_else(|| dropped.then_some(Err(Errno::EIO)))
+    /// `None` while its task is not done.
+    fn result(&self) -> Option<Result<()>> {
+        self.result.get().copied()
     }
 }
 
-/// All of them.
+/// Where a task's result goes. One that is dropped without a result, or panics, has failed.
+struct Verdict(Arc<OnceLock<Result<()>>>);
+
+impl Verdict {
+    fn is(self, result: Result<()>) {
+        // The first one holds, and this is it.
+        let _ = self.0.set(result);
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        let _ = self.0.set(Err(Errno::EIO));
+    }
+}
+
+/// Those that a guest has, and the tasks that were not taken yet.
 #[derive(Default)]
 pub(crate) struct Asides {
     begun: Vec<Aside>,
-    tasks: Vec<Task>,
+    tasks: VecDeque<Task>,
 }
 
 impl Asides {
@@ -51,11 +66,8 @@ impl Asides {
 
     pub(crate) fn begin(&mut self, queue: usize, unique: u64, chain: Chain, job: Job) {
         let result = Arc::new(OnceLock::new());
-        let its_own = Arc::clone(&result);
-        self.tasks.push(Box::new(move || {
-            // Nobody else sets it.
-            let _ = its_own.set(job.run());
-        }));
+        let verdict = Verdict(Arc::clone(&result));
+        self.tasks.push_back(Box::new(move || verdict.is(job.run())));
         self.begun.push(Aside {
             queue,
             unique,
@@ -65,7 +77,7 @@ impl Asides {
     }
 
     pub(crate) fn take_task(&mut self) -> Option<Task> {
-        self.tasks.pop()
+        self.tasks.pop_front()
     }
 
     /// Takes one that is done, with what came of it.
@@ -115,12 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_their_number() {
+    fn tasks_are_taken_in_their_order_and_there_is_an_end_to_their_number() {
         let mut asides = Asides::default();
         for unique in 0..MAX as u64 {
             assert!(!asides.is_full());
             asides.begin(1, unique, Chain::new(), Job::new(|| Ok(())));
         }
         assert!(asides.is_full());
+        for unique in 0..MAX as u64 {
+            asides.take_task().unwrap()();
+            assert_eq!(asides.take_done().unwrap().0.unique, unique);
+        }
     }
 }

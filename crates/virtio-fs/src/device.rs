@@ -229,13 +229,14 @@ impl Worker for FsWorker {
         self.run_tasks(poller);
     }
 
-    fn notified_in_passing(&mut self, _poller: &mut dyn Poller) -> bool {
+    fn notified_in_passing(&mut self, poller: &mut dyn Poller) -> bool {
         self.again = None;
         let progress = self.handler.process_in_passing(&*self.mem);
         self.act(Progress {
             more: false,
             ..progress
         });
+        self.run_tasks(poller);
         !progress.more
     }
 

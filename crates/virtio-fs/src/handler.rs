@@ -11,7 +11,7 @@ use crate::aside::{Asides, Task};
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
 use crate::sys::{self, Span};
-use crate::{Exchange, Fault, Outcome, Server, short};
+use crate::{Errno, Exchange, Fault, Outcome, Server, short};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
@@ -389,7 +389,8 @@ impl Handler {
                     self.waiting.push(waiting);
                     continue;
                 }
-                Outcome::Later { unique, job } => self.server.finish(&mut exchange, unique, job.run()),
+                // The guest has made another request of it, which nobody has time for here.
+                Outcome::Later { unique, .. } => self.server.finish(&mut exchange, unique, Err(Errno::EIO)),
                 Outcome::Unanswered | Outcome::Interrupts { .. } => 0,
             };
             if self

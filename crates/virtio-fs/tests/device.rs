@@ -19,28 +19,13 @@ use virtio_transport::{Activation, Disconnected, Interest, Interrupt, Poller, Vi
 const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT: u64 = 1 << 28;
 
-/// The device registers nothing.
-struct NoDescriptors;
-
-impl Poller for NoDescriptors {
-    fn add(&mut self, _: BorrowedFd<'_>, _: u32, _: Interest) -> io::Result<()> {
-        panic!("a virtio-fs device waits for no descriptor")
-    }
-
-    fn modify(&mut self, _: BorrowedFd<'_>, _: u32, _: Interest) -> io::Result<()> {
-        panic!("a virtio-fs device waits for no descriptor")
-    }
-
-    fn remove(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {
-        panic!("a virtio-fs device waits for no descriptor")
-    }
+/// The device registers nothing. What takes long is the test's to run where there is a second thread.
+#[derive(Default)]
+struct Monitor {
+    second_thread: Option<Vec<Task>>,
 }
 
-/// Keeps what takes long for the test.
-#[derive(Default)]
-struct Keeper(Vec<Task>);
-
-impl Poller for Keeper {
+impl Poller for Monitor {
     fn add(&mut self, _: BorrowedFd<'_>, _: u32, _: Interest) -> io::Result<()> {
         panic!("a virtio-fs device waits for no descriptor")
     }
@@ -54,7 +39,10 @@ impl Poller for Keeper {
     }
 
     fn run_aside(&mut self, task: Task) -> Result<(), Task> {
-        self.0.push(task);
+        match &mut self.second_thread {
+            Some(tasks) => tasks.push(task),
+            None => return Err(task),
+        }
         Ok(())
     }
 }
@@ -134,8 +122,8 @@ fn a_reset_ends_what_the_guest_had_and_another_guest_can_start() {
             let message = request(opcode, 5, ROOT, Caller::default(), &body.0);
             let (asked, answer) = (guest.readable(&message), guest.writable(256));
             rings[queue].add(guest.mem(), &[asked, answer]).unwrap();
-            worker.notified(&mut NoDescriptors);
-            worker.flush(&mut NoDescriptors);
+            worker.notified(&mut Monitor::default());
+            worker.flush(&mut Monitor::default());
             assert_eq!(interrupt.pending(), 1);
             interrupt.acknowledge(1);
             let used = rings[queue].poll_used(guest.mem()).unwrap();
@@ -162,9 +150,9 @@ fn a_broken_ring_asks_for_a_reset_once_and_stops() {
         })
         .unwrap();
     rings[1].set_avail_idx(guest.mem(), 500);
-    worker.notified(&mut NoDescriptors);
+    worker.notified(&mut Monitor::default());
     assert!(interrupt.is_reset_needed());
-    worker.notified(&mut NoDescriptors);
+    worker.notified(&mut Monitor::default());
     assert_eq!(worker.next_deadline(), None);
     fs.reset(worker);
 }
@@ -256,7 +244,7 @@ impl Running {
         for _ in 0..2 {
             running.forget(ROOT);
             assert!(running.forget_needs_a_notification());
-            running.worker.notified(&mut NoDescriptors);
+            running.worker.notified(&mut Monitor::default());
             assert_eq!(running.errno_of_getattr(ROOT), 0);
             assert_eq!(running.forgets_done(), 1);
         }
@@ -270,7 +258,7 @@ impl Running {
     /// A request with its reply, and one interrupt.
     fn ask(&mut self, opcode: u32, node: u64, body: &Body) -> Vec<u8> {
         let answer = self.add(1, opcode, node, &body.0, true);
-        self.worker.notified(&mut NoDescriptors);
+        self.worker.notified(&mut Monitor::default());
         assert_eq!(self.take_interrupt(), 1, "{opcode}");
         assert_eq!(self.done(1), 1, "{opcode}");
         self.guest.bytes_of(answer)
@@ -314,7 +302,7 @@ impl Running {
     /// The time comes that the worker asked for.
     fn pass_deadline(&mut self) {
         let deadline = self.worker.next_deadline().expect("a deadline");
-        self.worker.deadline_passed(deadline, &mut NoDescriptors);
+        self.worker.deadline_passed(deadline, &mut Monitor::default());
     }
 }
 
@@ -324,7 +312,7 @@ fn forget_is_obeyed_at_once_and_shown_with_the_next_reply() {
     let first = running.folders[0];
     assert_eq!(running.worker.next_deadline(), None);
     running.forget(first);
-    running.worker.notified(&mut NoDescriptors);
+    running.worker.notified(&mut Monitor::default());
     assert_eq!((running.take_interrupt(), running.forgets_done()), (0, 0));
     // The one interrupt of a reply is that of the FORGET too.
     assert_eq!(running.errno_of_getattr(first), libc::ESTALE);
@@ -380,7 +368,7 @@ fn forgets_without_requests_are_notified_for_and_shown_together() {
     for _ in 0..5 {
         running.forget(ROOT);
         assert!(running.forget_needs_a_notification());
-        running.worker.notified(&mut NoDescriptors);
+        running.worker.notified(&mut Monitor::default());
         assert_eq!((running.take_interrupt(), running.forgets_done()), (0, 0));
     }
     running.pass_deadline();
@@ -393,7 +381,7 @@ fn forgets_are_shown_before_their_ring_is_full_of_them() {
     let mut running = Running::new();
     for count in 1..=32 {
         running.forget(ROOT);
-        running.worker.notified(&mut NoDescriptors);
+        running.worker.notified(&mut Monitor::default());
         let shown = if count % 16 == 0 { 16 } else { 0 };
         assert_eq!(running.forgets_done(), shown, "{count}");
     }
@@ -403,7 +391,7 @@ fn forgets_are_shown_before_their_ring_is_full_of_them() {
 fn what_is_held_is_shown_to_a_driver_that_stops() {
     let mut running = Running::new();
     running.forget(running.folders[0]);
-    running.worker.notified(&mut NoDescriptors);
+    running.worker.notified(&mut Monitor::default());
     running.worker.finish(Duration::ZERO);
     assert_eq!(running.forgets_done(), 1);
     running.fs.reset(running.worker);
@@ -443,7 +431,7 @@ fn short_requests_are_answered_in_passing() {
     running.add(1, op::GETATTR, ROOT, &getattr.0, true);
     running.add(1, op::LOOKUP, ROOT, &Body::new().string(b"none").0, true);
 
-    assert!(running.worker.notified_in_passing(&mut NoDescriptors));
+    assert!(running.worker.notified_in_passing(&mut Monitor::default()));
 
     assert_eq!((running.take_interrupt(), running.done(1)), (1, 2));
 }
@@ -456,11 +444,11 @@ fn request_that_may_take_long_is_left_with_all_behind_it_and_answered_in_order()
     running.add(1, op::FSYNC, ROOT, &Body::new().u64(0).u64(0).0, true);
     running.add(1, op::GETATTR, ROOT, &getattr.0, true);
 
-    assert!(!running.worker.notified_in_passing(&mut NoDescriptors));
+    assert!(!running.worker.notified_in_passing(&mut Monitor::default()));
     assert_eq!(running.done(1), 1, "what comes before it");
     assert_eq!(running.worker.next_deadline(), None, "the caller was told already");
 
-    running.worker.notified(&mut NoDescriptors);
+    running.worker.notified(&mut Monitor::default());
     assert_eq!(running.done(1), 2);
 }
 
@@ -473,11 +461,11 @@ fn data_of_more_than_64_kib_is_left() {
         let buffers = [running.guest.readable(&message), running.guest.writable(room as usize)];
         running.rings[1].add(running.guest.mem(), &buffers).unwrap();
         assert_eq!(
-            running.worker.notified_in_passing(&mut NoDescriptors),
+            running.worker.notified_in_passing(&mut Monitor::default()),
             in_passing,
             "{room}"
         );
-        running.worker.notified(&mut NoDescriptors);
+        running.worker.notified(&mut Monitor::default());
         assert_eq!(running.done(1), 1, "{room}");
     }
 }
@@ -488,9 +476,9 @@ fn ninth_request_is_not_answered_in_passing() {
     for _ in 0..9 {
         running.add(1, op::GETATTR, ROOT, &Body::new().u64(0).u64(0).0, true);
     }
-    assert!(!running.worker.notified_in_passing(&mut NoDescriptors));
+    assert!(!running.worker.notified_in_passing(&mut Monitor::default()));
     assert_eq!(running.done(1), 8);
-    running.worker.notified(&mut NoDescriptors);
+    running.worker.notified(&mut Monitor::default());
     assert_eq!(running.done(1), 1);
 }
 
@@ -499,7 +487,7 @@ fn broken_ring_found_in_passing_asks_for_a_reset() {
     let mut running = Running::new();
     let index = running.rings[1].avail_idx();
     running.rings[1].set_avail_idx(running.guest.mem(), index.wrapping_add(1000));
-    assert!(running.worker.notified_in_passing(&mut NoDescriptors));
+    assert!(running.worker.notified_in_passing(&mut Monitor::default()));
     assert!(running.interrupt.is_reset_needed());
 }
 
@@ -513,18 +501,44 @@ fn syncing(folder: &std::path::Path) -> (Running, Body) {
 fn sync_is_left_to_another_thread_and_answered_when_that_wakes_the_worker() {
     let temp = tempfile::tempdir().unwrap();
     let (mut running, sync) = syncing(temp.path());
-    let mut others = Keeper::default();
+    let mut monitor = Monitor {
+        second_thread: Some(Vec::new()),
+    };
     running.add(1, op::SYNCFS, ROOT, &sync.0, true);
-    running.worker.notified(&mut others);
+    running.worker.notified(&mut monitor);
     assert_eq!((running.take_interrupt(), running.done(1)), (0, 0));
     assert_eq!(running.worker.next_deadline(), None, "nobody looks again and again");
     assert_eq!(running.errno_of_getattr(ROOT), 0);
 
-    others.0.pop().unwrap()();
-    running.worker.notified(&mut others);
+    let tasks = monitor.second_thread.as_mut().unwrap();
+    tasks.pop().unwrap()();
+    running.worker.notified(&mut monitor);
 
     assert_eq!((running.take_interrupt(), running.done(1)), (1, 1));
-    assert!(others.0.is_empty());
+    assert!(monitor.second_thread.unwrap().is_empty());
+}
+
+#[test]
+fn nothing_is_answered_in_passing_while_a_sync_is_being_done() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut running, sync) = syncing(temp.path());
+    let mut monitor = Monitor {
+        second_thread: Some(Vec::new()),
+    };
+    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
+    running.worker.notified(&mut monitor);
+    running.add(1, op::GETATTR, ROOT, &Body::new().u64(0).u64(0).0, true);
+
+    assert!(!running.worker.notified_in_passing(&mut monitor));
+    assert_eq!(running.done(1), 0);
+    running.worker.notified(&mut monitor);
+    assert_eq!(running.done(1), 1);
+
+    monitor.second_thread.unwrap().pop().unwrap()();
+    running.worker.notified(&mut Monitor::default());
+    running.add(1, op::GETATTR, ROOT, &Body::new().u64(0).u64(0).0, true);
+    assert!(running.worker.notified_in_passing(&mut Monitor::default()));
+    assert_eq!(running.done(1), 2);
 }
 
 #[test]
@@ -532,7 +546,7 @@ fn sync_where_there_is_no_other_thread_is_done_by_the_worker() {
     let temp = tempfile::tempdir().unwrap();
     let (mut running, sync) = syncing(temp.path());
     running.add(1, op::SYNCFS, ROOT, &sync.0, true);
-    running.worker.notified(&mut NoDescriptors);
+    running.worker.notified(&mut Monitor::default());
     running.pass_deadline();
     assert_eq!((running.take_interrupt(), running.done(1)), (1, 1));
     assert_eq!(running.worker.next_deadline(), None);

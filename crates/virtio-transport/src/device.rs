@@ -159,10 +159,13 @@ pub trait Poller {
     ///
     /// # Errors
     /// The task, where there is no such thread: the worker runs it itself.
-    fn run_aside(&mut self, task: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+    fn run_aside(&mut self, task: Task) -> Result<(), Task> {
         Err(task)
     }
 }
+
+/// What a worker leaves to another thread.
+pub type Task = Box<dyn FnOnce() + Send>;
 
 /// What to wait for. Hang-up and error are always reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -26,7 +26,8 @@ mod status;
 mod vm_device_bus;
 
 pub use device::{
-    ActivateError, Activation, Host, Interest, Memory, Poller, Readiness, SharedMemory, Trigger, VirtioDevice, Worker,
+    ActivateError, Activation, Host, Interest, Memory, Poller, Readiness, SharedMemory, Task, Trigger, VirtioDevice,
+    Worker,
 };
 pub use interrupt::{Disconnected, Interrupt};
 pub use mmio::MmioTransport;

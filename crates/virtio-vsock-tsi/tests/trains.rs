@@ -205,3 +205,23 @@ fn host_that_is_gone_costs_the_guest_its_stream_and_nothing_else() {
     assert_eq!(calls(&alive.host), [b"heard"]);
     assert_eq!(world.queues.tx.in_flight(), 0);
 }
+
+#[test]
+fn data_in_a_ring_that_breaks_behind_it_reaches_the_host() {
+    let mut world = World::new();
+    let mut stream = world.open(1000);
+    for data in [&b"before "[..], b"the end"] {
+        world.send(&mut stream, data);
+    }
+    let mem = world.peer.guest().shared_mem();
+    let (size, head) = (world.peer.tx.size(), world.peer.tx.avail_idx());
+    world.peer.tx.set_avail_entry(&mem, head % size, size);
+    world.peer.tx.set_avail_idx(&mem, head.wrapping_add(1));
+
+    let broken = world
+        .handler
+        .serve(Duration::ZERO, &mut world.queues, &*mem, &mut NoLoop);
+
+    assert!(broken.is_err());
+    assert_eq!(calls(&stream.host), [b"before the end"]);
+}

@@ -6,16 +6,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use virtio_transport::Task;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::wake;
 use crate::sys;
 
-/// What a worker leaves.
-pub(super) type Task = Box<dyn FnOnce() + Send>;
-
 /// The second thread of one worker, made for the first task. Tasks are run one after another, and the worker is woken after
-/// each. Dropped, it waits for the one that is being run, and the others are dropped.
+/// each. Dropped, it waits for the one that is being run, and the others are dropped: a driver that resets its device again and
+/// again has one such thread at a time.
 pub(super) struct Aside {
     name: String,
     kick: Arc<EventFd>,
@@ -60,7 +59,12 @@ impl Aside {
         let stop = Arc::new(AtomicBool::new(false));
         let (kick, stopped) = (Arc::clone(&self.kick), Arc::clone(&stop));
         let thread = Builder::new().name(self.name.clone());
-        let thread = sys::with_signals_blocked(|| thread.spawn(move || run_all(&received, &stopped, &kick)))?;
+        let run = move || {
+            // After those that were not run are dropped: the worker has to answer for them.
+            let _wake = WakeAfter(&kick);
+            run_all(received, &stopped, &kick);
+        };
+        let thread = sys::with_signals_blocked(|| thread.spawn(run))?;
         Ok(Running { tasks, stop, thread })
     }
 }
@@ -78,7 +82,7 @@ impl Drop for Aside {
     }
 }
 
-fn run_all(tasks: &Receiver<Task>, stop: &AtomicBool, kick: &EventFd) {
+fn run_all(tasks: Receiver<Task>, stop: &AtomicBool, kick: &EventFd) {
     for task in tasks {
         if stop.load(Ordering::Acquire) {
             return;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use virtio_transport::{Interest, Poller, Readiness};
+use virtio_transport::{Interest, Poller, Readiness, Task};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::aside::{Aside, Task};
+use super::aside::Aside;
 use crate::sys;
 
 /// Events taken from the kernel in one call.

@@ -35,7 +35,8 @@ impl<B: Backend> Handler<B> {
         // Also when the ring is broken: what the muxer was told of is to reach the host.
         let sent = self.send_train(now, ring, mem, watcher, &mut train);
         self.train = Some(train);
-        sent.and(left)
+        sent?;
+        left
     }
 
     /// What is in `train` in the end is still to be sent.
@@ -51,21 +52,20 @@ impl<B: Backend> Handler<B> {
             if !ring.pop(mem, &mut train.last)? {
                 return Ok(false);
             }
-            let header = self.header(mem, &train.last);
-            // The muxer is to know that all before it is with the host: it may end the stream.
-            if !header.as_ref().is_some_and(|header| train.goes_on_with(header)) {
+            let Some(header) = self.header(mem, &train.last) else {
+                ring.push_used(mem, train.last.head(), 0)?;
+                continue;
+            };
+            if !train.goes_on_with(&header) {
+                // The packet may end a stream: the host is to have all before it.
                 self.send_train(now, ring, mem, watcher, train)?;
             }
-            let payload = header
-                .as_ref()
-                .and_then(|header| self.packet(now, mem, &train.last, header));
-            match header.as_ref().zip(payload) {
-                Some((header, (id, len))) => train.add(header, id, len),
-                None => {
-                    self.send_train(now, ring, mem, watcher, train)?;
-                    self.run_actions(now, watcher);
-                    ring.push_used(mem, train.last.head(), 0)?;
-                }
+            if let Some((id, len)) = self.packet(now, mem, &train.last, &header) {
+                train.add(&header, id, len);
+            } else {
+                self.send_train(now, ring, mem, watcher, train)?;
+                self.run_actions(now, watcher);
+                ring.push_used(mem, train.last.head(), 0)?;
             }
         }
         Ok(true)
