@@ -138,12 +138,11 @@ pub(crate) fn map_over(
     }
 }
 
-/// Makes every region of guest memory a memory slot of the VM; gives the next free slot.
-pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, kvm_ioctls::Error> {
-    let mut next_slot = 0;
-    for region in mem.iter() {
+/// Makes every region of guest memory a memory slot of the VM, from slot 0 on.
+pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), kvm_ioctls::Error> {
+    for (slot, region) in (0..).zip(mem.iter()) {
         let region = kvm_userspace_memory_region {
-            slot: next_slot,
+            slot,
             flags: 0,
             guest_phys_addr: region.start_addr().raw_value(),
             memory_size: region.len(),
@@ -152,9 +151,8 @@ pub(crate) fn register_memory(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, k
         // SAFETY: the region is a mapping of `memory_size` bytes at `userspace_addr`. The machine keeps guest memory
         // mapped as long as any vCPU of the VM can run.
         unsafe { vm.set_user_memory_region(region)? };
-        next_slot += 1;
     }
-    Ok(next_slot)
+    Ok(())
 }
 
 /// A page of registers that can be a memory slot of a VM.

@@ -54,8 +54,8 @@ fn huge_pages_fit(len: usize) -> io::Result<MmapRegion> {
     Ok(memory)
 }
 
-/// Makes every region a memory slot of the VM; gives the next free slot.
-pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<u32, BuildError> {
+/// Makes every region a memory slot of the VM, from slot 0 on.
+pub(super) fn register(vm: &VmFd, mem: &GuestMemoryMmap) -> Result<(), BuildError> {
     sys::register_memory(vm, mem).map_err(BuildError::kvm("take the guest's memory"))
 }
 
