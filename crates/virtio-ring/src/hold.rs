@@ -8,7 +8,8 @@ const SHARE: u16 = 4;
 const MOST: u16 = 32;
 
 /// Decides when used buffers are published that the driver does nothing with but free: packets it has sent, messages
-/// without an answer. Each of them alone is not worth an interrupt; they go along with the next one that there is.
+/// without an answer. A few of them are not worth an interrupt, nor, where there is one for another ring, that the driver
+/// looks at theirs too: Linux has a kernel thread do that.
 ///
 /// Time is that since any fixed moment, the same one in all calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +22,9 @@ impl Hold {
     pub const PATIENCE: Duration = Duration::from_millis(10);
 
     /// Whether the ring, of `size` descriptors with `unpublished` chains used
-    /// ([`Ring::unpublished`](crate::Ring::unpublished)), is to be published at `now`: when the driver is interrupted
-    /// anyway, when 32 chains or a quarter of the ring wait, or when some of it
-    /// has waited for [`PATIENCE`](Self::PATIENCE).
+    /// ([`Ring::unpublished`](crate::Ring::unpublished)), is to be published at `now`: when 32 chains or a quarter of the
+    /// ring wait, or when some of it has waited for [`PATIENCE`](Self::PATIENCE). Half of either is enough when the driver
+    /// is interrupted anyway.
     ///
     /// After true the caller publishes.
     pub fn release(&mut self, unpublished: u16, size: u16, now: Duration, interrupted_anyway: bool) -> bool {
@@ -32,8 +33,12 @@ impl Hold {
             return false;
         }
         let since = *self.since.get_or_insert(now);
-        let release =
-            interrupted_anyway || unpublished >= MOST.min(size / SHARE) || now.saturating_sub(since) >= Self::PATIENCE;
+        let (mut most, mut patience) = (MOST.min(size / SHARE), Self::PATIENCE);
+        if interrupted_anyway {
+            most /= 2;
+            patience /= 2;
+        }
+        let release = unpublished >= most || now.saturating_sub(since) >= patience;
         if release {
             self.since = None;
         }
@@ -65,11 +70,28 @@ mod tests {
     }
 
     #[test]
-    fn used_chain_goes_with_the_next_interrupt() {
+    fn few_chains_of_late_do_not_go_with_an_interrupt() {
+        let mut hold = Hold::default();
+        assert!(!hold.release(1, 128, START, true));
+        assert!(!hold.release(15, 128, after(4), true));
+        assert_eq!(hold.deadline(), Some(after(10)));
+    }
+
+    #[test]
+    fn used_chain_that_has_waited_goes_with_the_next_interrupt() {
         let mut hold = Hold::default();
         assert!(!hold.release(1, 128, START, false));
-        assert!(hold.release(1, 128, after(1), true));
+        assert!(!hold.release(1, 128, after(5), false));
+        assert!(hold.release(1, 128, after(5), true));
         assert_eq!(hold.deadline(), None);
+    }
+
+    #[test]
+    fn eighth_of_the_ring_or_16_chains_go_with_an_interrupt() {
+        for (size, enough) in [(16, 2), (64, 8), (128, 16), (256, 16), (32768, 16)] {
+            assert!(!Hold::default().release(enough - 1, size, START, true), "{size}");
+            assert!(Hold::default().release(enough, size, START, true), "{size}");
+        }
     }
 
     #[test]

@@ -148,11 +148,18 @@ pub trait Poller {
     /// As `epoll_ctl(2)`.
     fn modify(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()>;
 
-    /// Stops waiting. To be called before the descriptor is closed.
+    /// Stops waiting. This or [`closing`](Self::closing) is to be called before the descriptor is closed.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// In the place of [`remove`](Self::remove): `fd` is about to be closed, and is the only descriptor of what it stands for.
+    /// An epoll instance then forgets it by itself, which saves a call.
+    fn closing(&mut self, fd: BorrowedFd<'_>) {
+        // One that is not known is as good as removed.
+        let _ = self.remove(fd);
+    }
 
     /// Runs `task`, which may take long, on another thread, and calls [`Worker::notified`] after it. Tasks of one worker may
     /// run one after another. One that has begun is waited for by [`Host::stop`], the others may be dropped.

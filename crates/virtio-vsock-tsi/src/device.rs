@@ -248,4 +248,8 @@ impl Watcher for Adapter<'_> {
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.0.remove(fd)
     }
+
+    fn closing(&mut self, fd: BorrowedFd<'_>) {
+        self.0.closing(fd);
+    }
 }

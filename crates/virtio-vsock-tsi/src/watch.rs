@@ -45,6 +45,13 @@ pub trait Watcher {
     /// # Errors
     /// When the loop does not know the descriptor.
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// In the place of [`remove`](Self::remove): `fd` is about to be closed, and is the only descriptor of its socket. A loop
+    /// that is an epoll instance and nothing else need not do anything, as the kernel then forgets it by itself.
+    fn closing(&mut self, fd: BorrowedFd<'_>) {
+        // One that is not known is as good as removed.
+        let _ = self.remove(fd);
+    }
 }
 
 /// No event loop: for a handler whose connections are all served in this process, so that there is no socket to wait for.

@@ -105,6 +105,7 @@ fn line_14_header_that_changes_while_it_is_handled_is_one_header() {
         }
     });
     let mut got: Vec<u8> = Vec::new();
+    vm.turn_later();
     assert_eq!(vm.peer.tx_in_flight(), 0);
     for _ in 0..3000 {
         vm.peer.tx.add(&mem, &[buffer]).unwrap();

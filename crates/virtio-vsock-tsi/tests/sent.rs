@@ -40,7 +40,23 @@ fn request_and_answer_cost_one_interrupt() {
     vm.wait("the answer", |vm| (vm.interrupts > before).then_some(()));
 
     assert_eq!(vm.interrupts, before + 1);
-    assert_eq!(vm.peer.tx_in_flight(), 0, "the packet went back with the answer");
+    assert_eq!(vm.peer.tx_in_flight(), 1, "nor does it have to look at its packet now");
+}
+
+#[test]
+fn packet_that_was_held_back_for_a_while_goes_back_with_an_answer() {
+    let (mut vm, port, mut host) = connected();
+    vm.turn_later();
+    let before = vm.interrupts;
+
+    vm.write(port, b"ping");
+    vm.turn();
+    vm.now += Hold::PATIENCE / 2;
+    host.write_all(b"pong").unwrap();
+    vm.wait("the answer", |vm| (vm.interrupts > before).then_some(()));
+
+    assert_eq!(vm.interrupts, before + 1);
+    assert_eq!(vm.peer.tx_in_flight(), 0);
 }
 
 #[test]

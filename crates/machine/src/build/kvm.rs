@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::BuildError;
@@ -78,8 +79,24 @@ pub(super) fn create_vm(kvm: &Kvm, plan: &Plan) -> Result<(Arc<VmFd>, InterruptC
     let tss = usize::try_from(boot_params::layout::KVM_TSS).expect("an address below 4 GiB");
     vm.set_tss_address(tss)
         .map_err(BuildError::kvm("set the address of its TSS"))?;
+    take_performance_counters(&vm).map_err(BuildError::kvm("take its performance counters away"))?;
     let vm = Arc::new(vm);
     let controllers =
         InterruptControllers::create(&vm, plan).map_err(BuildError::kvm("create the interrupt controllers"))?;
     Ok((vm, controllers))
+}
+
+/// The guest is not shown any, but KVM would see to them with each instruction that it emulates, and would let who tries
+/// program the host's. To be called before the first vCPU is made; a KVM older than Linux 5.18 always has them.
+fn take_performance_counters(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    let can = vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into());
+    if !u32::try_from(can).is_ok_and(|can| can & KVM_PMU_CAP_DISABLE != 0) {
+        return Ok(());
+    }
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        ..Default::default()
+    };
+    capability.args[0] = KVM_PMU_CAP_DISABLE.into();
+    vm.enable_cap(&capability)
 }

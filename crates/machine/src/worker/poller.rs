@@ -84,6 +84,8 @@ impl Poller for EpollPoller {
         Ok(epoll::delete(&*self.epoll, fd)?)
     }
 
+    fn closing(&mut self, _fd: BorrowedFd<'_>) {}
+
     fn run_aside(&mut self, task: Task) -> Result<(), Task> {
         self.aside.run(task)
     }

@@ -25,6 +25,8 @@ pub(super) struct Turns<W> {
     pub(super) worker: W,
     pub(super) poller: EpollPoller,
     alarm: Alarm,
+    /// What the worker was due for when it was asked last.
+    due: Option<Instant>,
 }
 
 impl<W: Worker> Turns<W> {
@@ -33,6 +35,7 @@ impl<W: Worker> Turns<W> {
             worker,
             poller,
             alarm: Alarm::default(),
+            due: None,
         }
     }
 
@@ -53,8 +56,9 @@ impl<W: Worker> Turns<W> {
         self.next()
     }
 
+    /// The alarm tells when it is time, so that there is no need to look at the clock each time that something else happens.
     fn do_what_is_due(&mut self) {
-        let Some(deadline) = self.worker.next_deadline() else {
+        let Some(deadline) = self.due.filter(|due| !self.alarm.is_set_by(*due)) else {
             return;
         };
         let now = Instant::now();
@@ -65,15 +69,18 @@ impl<W: Worker> Turns<W> {
 
     /// What is to be done until something happens.
     pub(super) fn next(&mut self) -> Next {
-        let Some(deadline) = self.worker.next_deadline() else {
-            return Next::Wait(None);
-        };
+        self.due = self.worker.next_deadline();
+        match self.due {
+            Some(deadline) if !self.alarm.is_set_by(deadline) => self.wait_until(deadline),
+            _ => Next::Wait(None),
+        }
+    }
+
+    fn wait_until(&mut self, deadline: Instant) -> Next {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             Next::Again
-        } else if self.alarm.is_set_by(deadline) {
-            Next::Wait(None)
         } else if left < NEAR || self.alarm.set(deadline, now, &self.poller).is_err() {
             Next::Wait(Some(left))
         } else {

@@ -103,10 +103,15 @@ fn words_of_the_command_line_can_be_added_and_left_out() {
         "loglevel=7 a=\"b c\"",
         "--cmdline-omit",
         "initcall_blacklist=jent_mod_init",
+        "--cmdline-omit",
+        "security=none",
         "/r",
     ]);
     assert!(text.contains(" loglevel=7 a=\"b c\" virtio_mmio.device="), "{text}");
-    assert!(!text.contains("initcall_blacklist"), "{text}");
+    assert!(
+        !text.contains("initcall_blacklist") && !text.contains("security="),
+        "{text}"
+    );
     assert!(refusal(&["--cmdline-omit", "nothing", "/r"]).contains("`nothing`"));
 }
 

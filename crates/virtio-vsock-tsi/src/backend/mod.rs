@@ -67,7 +67,7 @@ pub struct Connection {
 
 /// What carries a stream on the host.
 pub enum HostStream {
-    /// A non-blocking socket.
+    /// A non-blocking socket, and the only descriptor of it.
     Socket(OwnedFd),
     /// Something in this process.
     Service(Box<dyn StreamService>),

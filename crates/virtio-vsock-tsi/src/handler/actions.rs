@@ -162,7 +162,7 @@ impl<B: Backend> Handler<B> {
         let Some(mut endpoint) = self.endpoints.take(id) else {
             return;
         };
-        endpoint.unwatch(watcher);
+        endpoint.closing(watcher);
         if let Body::Stream(HostStream::Socket(fd)) = &endpoint.body {
             if abort {
                 abort_on_close(fd);

@@ -135,6 +135,19 @@ impl Endpoint {
             tracing::debug!(%error, "event loop did not know a socket");
         }
     }
+
+    /// It is closed next.
+    pub(super) fn closing(&mut self, watcher: &mut dyn Watcher) {
+        match &self.body {
+            // A service may have other descriptors of what its own stands for.
+            Body::Stream(HostStream::Service(_)) => self.unwatch(watcher),
+            Body::Stream(HostStream::Socket(fd)) | Body::Listener(Listener { socket: fd, .. }) | Body::Datagram(fd) => {
+                if self.watched.take().is_some() {
+                    watcher.closing(fd.as_fd());
+                }
+            }
+        }
+    }
 }
 
 /// All endpoints, by the slot of their proxy.

@@ -79,7 +79,7 @@ impl<B: Backend> Handler<B> {
             Ok(()) => self.established(now, id),
             Err(errno) => {
                 if let Some(mut endpoint) = self.endpoints.take(id) {
-                    endpoint.unwatch(watcher);
+                    endpoint.closing(watcher);
                 }
                 self.mux.connected(now, id, Err(errno));
             }

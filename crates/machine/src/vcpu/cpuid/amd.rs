@@ -12,6 +12,8 @@ const PROCESSOR_TOPOLOGY: u32 = 0x8000_001e;
 /// The last leaf that is looked after here.
 const EXTENDED_LAST: u32 = 0x8000_001f;
 const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
+/// Of the core, of the north bridge and of the last cache.
+const PERFORMANCE_COUNTERS: u32 = 1 << 23 | 1 << 24 | 1 << 28;
 /// An Intel feature that KVM emulates and AMD's kernels do not expect.
 const ARCH_CAPABILITIES: u32 = 1 << 29;
 
@@ -23,7 +25,8 @@ pub(super) fn adapt(table: &mut Table, topology: &Topology) {
     });
     table.change(EXTENDED_MAX, |entry| entry.eax = EXTENDED_LAST);
     table.change(EXTENDED_FEATURES, |entry| {
-        set_bit(&mut entry.ecx, TOPOLOGY_EXTENSIONS, true)
+        set_bit(&mut entry.ecx, TOPOLOGY_EXTENSIONS, true);
+        set_bit(&mut entry.ecx, PERFORMANCE_COUNTERS, false);
     });
     table.change(SIZES, |entry| {
         set_field(&mut entry.ecx, 0, 8, topology.count - 1);

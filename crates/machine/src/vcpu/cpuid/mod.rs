@@ -3,7 +3,7 @@
 //! KVM's answer describes the host: the APIC ids, the number of cores and who shares which cache would be those of the CPU
 //! that happened to be asked. Here they become those of the machine: one package, a core for each vCPU, one thread per core,
 //! the APIC id the vCPU's number, the last cache shared by all. The numbers that need no vendor are put right for
-//! processors of unknown vendors too.
+//! processors of unknown vendors too. There are no performance counters: a machine's KVM has none for it.
 //!
 //! The table is a plain list. A monitor that wants to hide a feature takes its bit out of what KVM supports before it comes
 //! here. The processor's name is left as it is.
@@ -25,6 +25,8 @@ const EXTENDED_FEATURES: u32 = 0x8000_0001;
 /// CLFLUSH line size in units of 8 bytes.
 const CLFLUSH_QUADWORDS: u32 = 8;
 const VMX: u32 = 1 << 5;
+/// There is an MSR that says what the performance counters can do (PDCM).
+const PERFORMANCE_CAPABILITIES: u32 = 1 << 15;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 const HTT: u32 = 1 << 28;
@@ -51,7 +53,7 @@ fn common(table: &mut Table, topology: &Topology) {
         // KVM's local APIC has the deadline timer on every vendor. Without it a guest with no PIT cannot calibrate its timer.
         set_bit(&mut entry.ecx, TSC_DEADLINE, true);
         set_bit(&mut entry.ecx, HYPERVISOR, true);
-        set_bit(&mut entry.ecx, VMX, false);
+        set_bit(&mut entry.ecx, VMX | PERFORMANCE_CAPABILITIES, false);
         set_bit(&mut entry.edx, HTT, topology.count > 1);
     });
     table.change(EXTENDED_FEATURES, |entry| set_bit(&mut entry.ecx, SVM, false));
@@ -197,7 +199,7 @@ mod tests {
             let table = for_vcpu(&host(name), 5, 6);
             let [eax, ebx, ecx, edx] = registers(&table, 1, 0);
             assert_eq!((eax, ebx, edx), (u32::MAX, 0x0508_08ff, u32::MAX));
-            assert_eq!(ecx, !VMX);
+            assert_eq!(ecx, !(VMX | PERFORMANCE_CAPABILITIES));
         }
     }
 
@@ -282,7 +284,8 @@ mod tests {
             assert_eq!(registers(&table, 7, 0)[3], !(1 << 29));
             assert_eq!(registers(&table, 7, 1), ONES);
             assert_eq!(registers(&table, 0x8000_0000, 0), [0x8000_001f, 0, 0, 0]);
-            assert_eq!(registers(&table, 0x8000_0001, 0)[2], !SVM);
+            let counters = 1 << 23 | 1 << 24 | 1 << 28;
+            assert_eq!(registers(&table, 0x8000_0001, 0)[2], !(SVM | counters));
             assert_eq!(registers(&table, 0x8000_0008, 0)[2], 0xffff_3f05);
             assert_eq!(registers(&table, 0x8000_001d, 2)[0], 0xfc00_3f43);
             assert_eq!(registers(&table, 0x8000_001d, 3)[0], 0xfc00_3f63 | 7 << 14);
