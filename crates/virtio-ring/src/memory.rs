@@ -78,6 +78,15 @@ impl<'a, M: GuestMemoryBackend> Nearby<'a, M> {
         (offset < len).then(|| (region, offset, len - offset))
     }
 
+    /// `len` bytes at `addr`, if they are in one region and not none.
+    #[inline]
+    pub(crate) fn piece(&self, addr: GuestAddress, len: usize) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        match self.find(addr) {
+            Some((region, offset, rest)) if rest >= len as u64 => slice::<M>(region, offset, len).ok(),
+            _ => None,
+        }
+    }
+
     /// `T` at `addr`, if it is in one region.
     #[inline]
     fn place<T>(&self, addr: GuestAddress) -> Result<Option<VolatileSlice<'a, MS<'a, M>>>> {

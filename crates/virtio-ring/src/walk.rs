@@ -1,6 +1,7 @@
 //! From the head of a chain to its segments: bounded, and never trusting what the driver wrote.
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError};
+use vm_memory::bitmap::MS;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError, VolatileMemory, VolatileSlice};
 
 use crate::Chain;
 use crate::descriptor::Descriptor;
@@ -9,6 +10,9 @@ use crate::memory::Nearby;
 /// The longest indirect table taken, unless the queue is larger. Virtio forbids chains longer than the queue
 /// (2.7.5.3.1) but Linux sends them when it may use indirect tables; 1024 is IOV_MAX, which no Linux driver passes.
 const MAX_INDIRECT_ENTRIES: u16 = 1024;
+
+/// Descriptors that are not worth a look at where their table is.
+const FEW: u16 = 4;
 
 /// Why a chain goes back unused.
 #[derive(Debug, thiserror::Error)]
@@ -41,29 +45,24 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    #[inline]
-    fn descriptor<M: GuestMemoryBackend>(&self, mem: &Nearby<'_, M>, index: u16) -> Result<Descriptor, Malformed> {
-        if index >= self.entries {
-            return Err(Malformed::IndexOutOfRange {
-                index,
-                entries: self.entries,
-            });
-        }
-        let offset = u64::from(index) * u64::from(Descriptor::LEN);
-        Ok(Descriptor::parse(mem.read(self.addr.0, offset)?))
+    /// Where the table is, if that is worth a look before its descriptors are looked at one by one, and in one piece.
+    fn place<'a, M: GuestMemoryBackend>(&self, mem: &Nearby<'a, M>) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        let len = usize::from(self.entries) * usize::from(Descriptor::LEN);
+        (self.entries > FEW).then(|| mem.piece(self.addr, len)).flatten()
     }
 
     /// Appends what starts at descriptor `first`, until the chain ends or goes on in the indirect table that is returned.
-    #[inline]
+    #[inline(always)]
     fn follow<M: GuestMemoryBackend>(
         &self,
         mem: &Nearby<'_, M>,
+        place: Option<&VolatileSlice<'_, MS<'_, M>>>,
         first: u16,
         chain: &mut Chain,
     ) -> Result<Option<Descriptor>, Malformed> {
         let mut index = first;
         for _ in 0..self.entries {
-            let descriptor = self.descriptor(mem, index)?;
+            let descriptor = self.descriptor(mem, place, index)?;
             if descriptor.is_indirect() {
                 return Ok(Some(descriptor));
             }
@@ -74,6 +73,26 @@ impl Table {
             }
         }
         Err(Malformed::Loop)
+    }
+
+    /// Descriptor `index`, in the [`place`](Self::place) of the table if that is known.
+    #[inline]
+    fn descriptor<M: GuestMemoryBackend>(
+        &self,
+        mem: &Nearby<'_, M>,
+        place: Option<&VolatileSlice<'_, MS<'_, M>>>,
+        index: u16,
+    ) -> Result<Descriptor, Malformed> {
+        let entries = self.entries;
+        if index >= entries {
+            return Err(Malformed::IndexOutOfRange { index, entries });
+        }
+        let offset = usize::from(index) * usize::from(Descriptor::LEN);
+        let halves = place.and_then(|place| place.get_ref(offset).ok());
+        Ok(Descriptor::parse(match halves {
+            Some(halves) => halves.load(),
+            None => mem.read(self.addr.0, offset as u64)?,
+        }))
     }
 }
 
@@ -87,7 +106,8 @@ pub(crate) fn walk<M: GuestMemoryBackend>(
     chain: &mut Chain,
 ) -> Result<(), Malformed> {
     chain.restart(head);
-    match table.follow(mem, head, chain)? {
+    // Chains in the queue's own table are short.
+    match table.follow(mem, None, head, chain)? {
         None => Ok(()),
         Some(_) if !indirect_negotiated => Err(Malformed::IndirectNotNegotiated),
         Some(indirect) => walk_indirect(mem, indirect, table.entries, chain),
@@ -103,7 +123,8 @@ fn walk_indirect<M: GuestMemoryBackend>(
     if indirect.next().is_some() {
         return Err(Malformed::IndirectMisplaced);
     }
-    match indirect_table(indirect, queue_size)?.follow(mem, 0, chain)? {
+    let table = indirect_table(indirect, queue_size)?;
+    match table.follow(mem, table.place(mem).as_ref(), 0, chain)? {
         None => Ok(()),
         Some(_) => Err(Malformed::IndirectMisplaced),
     }
@@ -124,7 +145,7 @@ fn indirect_table(descriptor: Descriptor, queue_size: u16) -> Result<Table, Malf
     }
 }
 
-#[inline]
+#[inline(always)]
 fn append<M: GuestMemoryBackend>(
     mem: &Nearby<'_, M>,
     descriptor: Descriptor,

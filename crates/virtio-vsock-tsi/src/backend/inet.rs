@@ -26,8 +26,6 @@ fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Errno> {
 
 pub(super) fn connect(to: SocketAddr) -> Result<Connection, Errno> {
     let fd = socket(family_of(&to), SocketType::STREAM)?;
-    // The guest's own setting never reaches us, and its kernel has gathered small writes already.
-    sockopt::set_tcp_nodelay(&fd, true).map_err(errno)?;
     let established = start(&fd, &to)?;
     Ok(Connection {
         stream: HostStream::Socket(fd),

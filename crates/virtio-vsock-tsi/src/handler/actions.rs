@@ -17,7 +17,15 @@ use crate::watch::Watcher;
 const MAX_DISCARD: usize = 1 << 20;
 
 impl<B: Backend> Handler<B> {
+    /// Asked after each packet, most of which leave nothing to do.
+    #[inline]
     pub(super) fn run_actions(&mut self, now: Duration, watcher: &mut dyn Watcher) {
+        if self.mux.has_actions() {
+            self.run_all(now, watcher);
+        }
+    }
+
+    fn run_all(&mut self, now: Duration, watcher: &mut dyn Watcher) {
         while let Some(action) = self.mux.poll_action() {
             self.run(now, action, watcher);
         }

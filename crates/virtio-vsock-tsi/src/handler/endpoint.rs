@@ -8,6 +8,7 @@ use vsock_proto::wire::SocketName;
 use super::actions::abort_on_close;
 use super::backlog::Backlog;
 use super::burst::Burst;
+use super::prompt::Prompt;
 use crate::backend::{Connection, HostStream, Listener};
 use crate::watch::{Interest, Watcher};
 
@@ -28,6 +29,7 @@ pub(super) struct Endpoint {
     pub(super) appetite: usize,
     /// Datagrams that one report of the event loop is expected to stand for.
     pub(super) burst: Burst,
+    pub(super) prompt: Prompt,
     /// A connect is under way.
     pub(super) connecting: bool,
     /// To be woken when there is something to read.
@@ -54,6 +56,7 @@ impl Endpoint {
             peer: None,
             appetite: FIRST_APPETITE,
             burst: Burst::default(),
+            prompt: Prompt::default(),
             connecting: false,
             reading: false,
             hung_up: false,

@@ -153,7 +153,5 @@ impl<B: Backend> Handler<B> {
 /// Accepts one connection, without blocking on it ever, and tells who it came from.
 pub(super) fn accept_one(socket: &OwnedFd) -> Result<(OwnedFd, Option<SocketName>), OsErrno> {
     let (fd, peer) = net::acceptfrom_with(socket.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    // Refused for AF_UNIX, which needs none.
-    let _ = sockopt::set_tcp_nodelay(&fd, true);
     Ok((fd, peer.map_or(Some(UNNAMED), from_any)))
 }

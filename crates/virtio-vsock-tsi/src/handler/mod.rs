@@ -6,6 +6,7 @@ mod burst;
 mod endpoint;
 mod events;
 mod finish;
+mod prompt;
 mod routes;
 mod rx;
 mod snapshot;

@@ -57,9 +57,15 @@ impl Train {
         self.packets.push(Packet { chain, len });
     }
 
-    /// Which stream they belong to, and the packets in their order, if there are any.
-    pub(super) fn packets(&self) -> Option<(ProxyId, &[Packet])> {
-        self.of.map(|(stream, _)| (stream, self.packets.as_slice()))
+    /// Which stream the packets belong to, if there are any.
+    #[inline]
+    pub(super) fn stream(&self) -> Option<ProxyId> {
+        self.of.map(|(stream, _)| stream)
+    }
+
+    /// The packets, in their order.
+    pub(super) fn packets(&self) -> &[Packet] {
+        &self.packets
     }
 
     pub(super) fn clear(&mut self) {

@@ -72,6 +72,7 @@ impl<B: Backend> Handler<B> {
     }
 
     /// Gives the host the packets of one stream, and the driver their chains.
+    #[inline]
     fn send_train<M: GuestMemoryBackend>(
         &mut self,
         now: Duration,
@@ -80,9 +81,22 @@ impl<B: Backend> Handler<B> {
         watcher: &mut dyn Watcher,
         train: &mut Train,
     ) -> Result<(), RingError> {
-        let Some((id, packets)) = train.packets() else {
-            return Ok(());
-        };
+        match train.stream() {
+            Some(id) => self.send_to(id, now, ring, mem, watcher, train),
+            None => Ok(()),
+        }
+    }
+
+    fn send_to<M: GuestMemoryBackend>(
+        &mut self,
+        id: ProxyId,
+        now: Duration,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+        watcher: &mut dyn Watcher,
+        train: &mut Train,
+    ) -> Result<(), RingError> {
+        let packets = train.packets();
         self.stream_payload(mem, packets, id);
         self.run_actions(now, watcher);
         let given_back = packets
@@ -145,7 +159,10 @@ impl<B: Backend> Handler<B> {
         let mut taken = 0;
         if endpoint.backlog.is_empty() {
             let result = match stream {
-                HostStream::Socket(fd) => send_packets(fd.as_fd(), mem, packets),
+                HostStream::Socket(fd) => {
+                    endpoint.prompt.before_sending(fd, train::total(packets));
+                    send_packets(fd.as_fd(), mem, packets)
+                }
                 HostStream::Service(service) => {
                     write_packets(&mut **service, mem, packets, Self::scratch(&mut self.scratch))
                 }
@@ -200,6 +217,7 @@ impl<B: Backend> Handler<B> {
             let bytes = endpoint.backlog.bytes();
             let result = match stream {
                 HostStream::Socket(fd) => {
+                    endpoint.prompt.before_sending(fd, bytes.len());
                     rustix::net::send(&*fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map_err(io::Error::from)
                 }
                 HostStream::Service(service) => Ok(service.write(bytes)),

@@ -186,6 +186,12 @@ impl Muxer {
         &self.config
     }
 
+    /// Whether there is something to be done.
+    #[inline]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// What is to be done next; `None` when all is done.
     #[inline]
     pub fn poll_action(&mut self) -> Option<Action> {
