@@ -3,106 +3,21 @@
 mod common;
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use common::{GuestStream, device_ring};
+use common::pairs::{Pair, World};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
-use test_guest::{VsockPacket, VsockPeer};
-use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
-use virtio_vsock_tsi::vsock_proto::{Config, Errno, Muxer};
-use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, HostStream, Listener, NoLoop, Peer, Queues};
+use test_guest::VsockPacket;
+use virtio_vsock_tsi::NoLoop;
 
 const SHUTDOWN: u16 = 4;
 const RESET: u16 = 3;
 const BOTH: u32 = 3;
 
-/// Connects each stream to one end of a pair, and hands out the other.
-struct Pairs(Sender<OwnedFd>);
-
-impl Backend for Pairs {
-    fn connect(&mut self, _to: &SocketName) -> Result<Connection, Errno> {
-        Err(Errno::ECONNREFUSED)
-    }
-
-    fn connect_route(&mut self, _port: u32) -> Result<Connection, Errno> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (ours, hosts) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        self.0.send(hosts).unwrap();
-        Ok(Connection {
-            stream: HostStream::Socket(ours),
-            established: true,
-            peer: None,
-        })
-    }
-
-    fn listen(&mut self, _at: &SocketName, _backlog: u16) -> Result<Listener, Errno> {
-        Err(Errno::EADDRINUSE)
-    }
-
-    fn datagram(&mut self, _family: Family) -> Result<OwnedFd, Errno> {
-        Err(Errno::EMFILE)
-    }
-
-    fn datagram_peer(&mut self, _name: &SocketName) -> Result<Peer, Errno> {
-        Err(Errno::EACCES)
-    }
-}
-
-struct World {
-    peer: VsockPeer,
-    queues: Queues,
-    handler: Handler<Pairs>,
-    opened: Receiver<OwnedFd>,
-}
-
-/// A stream as the guest has it, and the host's end.
-struct Open {
-    guest: GuestStream,
-    host: OwnedFd,
-}
-
-impl World {
-    fn new() -> Self {
-        let mut config = Config::new(Cid::DEFAULT_GUEST);
-        config.stream_routes.insert(52);
-        let (sender, opened) = channel();
-        let mut peer = VsockPeer::new();
-        peer.post_rx(64);
-        Self {
-            queues: Queues {
-                rx: device_ring(&peer.rx),
-                tx: device_ring(&peer.tx),
-                event: device_ring(&peer.event),
-            },
-            peer,
-            handler: Handler::new(Muxer::new(config), Pairs(sender)),
-            opened,
-        }
-    }
-
-    fn open(&mut self, port: u32) -> Open {
-        let guest = GuestStream::connecting(port, 52);
-        self.peer.send(&guest.packet(1));
-        self.serve();
-        Open {
-            guest,
-            host: self.opened.recv().unwrap(),
-        }
-    }
-
-    fn serve(&mut self) {
-        let mem = self.peer.guest().shared_mem();
-        self.handler
-            .serve(Duration::ZERO, &mut self.queues, &*mem, &mut NoLoop)
-            .unwrap();
-        self.peer.poll();
-    }
-
-    fn send(&mut self, stream: &mut Open, data: &[u8]) {
-        let packet = stream.guest.data_packet(data);
-        self.peer.send(&packet);
-    }
+/// Ends of a pair that keeps messages apart.
+fn messages() -> Pair {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
 }
 
 /// What came in each call; the last one is empty if the guest has said that there is no more.
@@ -120,7 +35,7 @@ fn calls(host: &OwnedFd) -> Vec<Vec<u8>> {
 
 #[test]
 fn packets_that_wait_in_the_ring_are_one_call() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let mut stream = world.open(1000);
     for data in [&b"one "[..], b"two ", b"three"] {
         world.send(&mut stream, data);
@@ -135,7 +50,7 @@ fn packets_that_wait_in_the_ring_are_one_call() {
 
 #[test]
 fn packets_of_two_streams_in_turn_reach_each_in_order() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let (mut first, mut second) = (world.open(1000), world.open(1001));
     for number in 0..3u8 {
         world.send(&mut first, &[number, number]);
@@ -149,7 +64,7 @@ fn packets_of_two_streams_in_turn_reach_each_in_order() {
 
 #[test]
 fn more_packets_than_one_call_takes_are_several_calls_and_nothing_is_lost() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let mut stream = world.open(1000);
     let sent: Vec<u8> = (0..35).collect();
     for byte in &sent {
@@ -164,7 +79,7 @@ fn more_packets_than_one_call_takes_are_several_calls_and_nothing_is_lost() {
 #[test]
 fn data_before_a_shutdown_or_a_reset_reaches_the_host_before_its_end() {
     for op in [SHUTDOWN, RESET] {
-        let mut world = World::new();
+        let mut world = World::new(messages);
         let mut stream = world.open(1000);
         for data in [&b"last "[..], b"words"] {
             world.send(&mut stream, data);
@@ -181,7 +96,7 @@ fn data_before_a_shutdown_or_a_reset_reaches_the_host_before_its_end() {
 
 #[test]
 fn data_before_a_malformed_packet_of_the_stream_reaches_the_host() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let mut stream = world.open(1000);
     world.send(&mut stream, b"good");
     let mut bytes = stream.guest.data_packet(b"bad").to_bytes();
@@ -194,7 +109,7 @@ fn data_before_a_malformed_packet_of_the_stream_reaches_the_host() {
 
 #[test]
 fn host_that_is_gone_costs_the_guest_its_stream_and_nothing_else() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let (mut dead, mut alive) = (world.open(1000), world.open(1001));
     let (gone, _) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     drop(std::mem::replace(&mut dead.host, gone));
@@ -208,7 +123,7 @@ fn host_that_is_gone_costs_the_guest_its_stream_and_nothing_else() {
 
 #[test]
 fn data_in_a_ring_that_breaks_behind_it_reaches_the_host() {
-    let mut world = World::new();
+    let mut world = World::new(messages);
     let mut stream = world.open(1000);
     for data in [&b"before "[..], b"the end"] {
         world.send(&mut stream, data);

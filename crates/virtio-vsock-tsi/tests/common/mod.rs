@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod kernel;
+pub mod pairs;
 
 use std::collections::HashMap;
 use std::io;
