@@ -491,21 +491,26 @@ fn broken_ring_found_in_passing_asks_for_a_reset() {
     assert!(running.interrupt.is_reset_needed());
 }
 
-/// A share of a folder, and the arguments of SYNCFS.
-fn syncing(folder: &std::path::Path) -> (Running, Body) {
+/// A share of a folder that was notified of a SYNCFS.
+fn syncing(folder: &std::path::Path, monitor: &mut Monitor) -> Running {
     let passthrough = Passthrough::new(folder, PassthroughConfig::default()).unwrap();
-    (Running::of(Box::new(passthrough)), Body::new().u64(0))
+    let mut running = Running::of(Box::new(passthrough));
+    running.add(1, op::SYNCFS, ROOT, &Body::new().u64(0).0, true);
+    running.worker.notified(monitor);
+    running
+}
+
+fn with_second_thread() -> Monitor {
+    Monitor {
+        second_thread: Some(Vec::new()),
+    }
 }
 
 #[test]
 fn sync_is_left_to_another_thread_and_answered_when_that_wakes_the_worker() {
     let temp = tempfile::tempdir().unwrap();
-    let (mut running, sync) = syncing(temp.path());
-    let mut monitor = Monitor {
-        second_thread: Some(Vec::new()),
-    };
-    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
-    running.worker.notified(&mut monitor);
+    let mut monitor = with_second_thread();
+    let mut running = syncing(temp.path(), &mut monitor);
     assert_eq!((running.take_interrupt(), running.done(1)), (0, 0));
     assert_eq!(running.worker.next_deadline(), None, "nobody looks again and again");
     assert_eq!(running.errno_of_getattr(ROOT), 0);
@@ -521,12 +526,8 @@ fn sync_is_left_to_another_thread_and_answered_when_that_wakes_the_worker() {
 #[test]
 fn nothing_is_answered_in_passing_while_a_sync_is_being_done() {
     let temp = tempfile::tempdir().unwrap();
-    let (mut running, sync) = syncing(temp.path());
-    let mut monitor = Monitor {
-        second_thread: Some(Vec::new()),
-    };
-    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
-    running.worker.notified(&mut monitor);
+    let mut monitor = with_second_thread();
+    let mut running = syncing(temp.path(), &mut monitor);
     running.add(1, op::GETATTR, ROOT, &Body::new().u64(0).u64(0).0, true);
 
     assert!(!running.worker.notified_in_passing(&mut monitor));
@@ -544,9 +545,7 @@ fn nothing_is_answered_in_passing_while_a_sync_is_being_done() {
 #[test]
 fn sync_where_there_is_no_other_thread_is_done_by_the_worker() {
     let temp = tempfile::tempdir().unwrap();
-    let (mut running, sync) = syncing(temp.path());
-    running.add(1, op::SYNCFS, ROOT, &sync.0, true);
-    running.worker.notified(&mut Monitor::default());
+    let mut running = syncing(temp.path(), &mut Monitor::default());
     running.pass_deadline();
     assert_eq!((running.take_interrupt(), running.done(1)), (1, 1));
     assert_eq!(running.worker.next_deadline(), None);
