@@ -12,8 +12,9 @@ use rustix::net::SocketAddrAny;
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
-/// Parts of memory that one call takes. A 64 KiB packet of Linux has 17 at most, and mostly one.
-pub(crate) const MAX_PARTS: usize = 32;
+/// Parts of memory that one call takes: one for each receive buffer of a turn. A 64 KiB packet of Linux has 17 at most, and
+/// mostly one.
+pub(crate) const MAX_PARTS: usize = 64;
 
 /// Bytes of guest memory for one call, in order.
 pub(crate) struct Parts<'a, B> {

@@ -23,8 +23,8 @@ const MIN_BUFFER: usize = HEADER_LEN + 4;
 /// Turns of one call. A host that floods us with datagrams nobody wants would keep us here otherwise.
 const MAX_TURNS: usize = 1024;
 
-/// Buffers of one turn whose place for the header is kept until the header is known; more than the muxer grants at once.
-const MAX_HEADS: usize = 20;
+/// Buffers of one turn whose place for the header is kept until the header is known: as many as the muxer grants at once.
+const MAX_HEADS: usize = sys::MAX_PARTS;
 
 /// Bytes of guest memory in one piece.
 type Piece<'a, M> = VolatileSlice<'a, MS<'a, M>>;

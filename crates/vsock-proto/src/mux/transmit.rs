@@ -5,9 +5,23 @@ use super::{Muxer, Turn};
 use crate::ids::{Cid, Key, ProxyId};
 use crate::wire::{Family, Header, Op, PacketType, Reply, Shutdown, SocketKind, SocketName, port};
 
-/// A connection's turn, in bytes and in packets of 3732 bytes.
-const QUANTUM_BYTES: u32 = 64 << 10;
-const QUANTUM_PACKETS: u32 = 18;
+/// How much one turn of a stream may give the guest.
+struct Quantum {
+    bytes: u32,
+    packets: u32,
+}
+
+/// While others wait.
+const SHARED: Quantum = Quantum {
+    bytes: 64 << 10,
+    packets: 18,
+};
+
+/// While nobody else does: each read of the host's socket costs some thousand instructions, and often an ACK.
+const ALONE: Quantum = Quantum {
+    bytes: 256 << 10,
+    packets: 64,
+};
 
 /// Resets of connections that do not exist; older ones are forgotten.
 const MAX_STRAYS: usize = 256;
@@ -39,7 +53,7 @@ pub enum Transmit {
         id: ProxyId,
         /// The most bytes to read.
         max_bytes: u32,
-        /// The most buffers to use.
+        /// The most buffers to use: 64, or fewer.
         max_packets: u32,
     },
     /// Read one datagram from the host socket, then [`Muxer::datagram_read`].
@@ -209,10 +223,11 @@ impl Muxer {
         let proxy = self.table.get(id)?;
         match &proxy.state {
             State::Stream(stream) if proxy.readable && stream.wants_data() && !stream.credit.is_exhausted() => {
+                let quantum = if self.table.has_turns() { SHARED } else { ALONE };
                 Some(Transmit::Stream {
                     id,
-                    max_bytes: stream.credit.bytes().min(QUANTUM_BYTES),
-                    max_packets: stream.credit.packets().min(QUANTUM_PACKETS),
+                    max_bytes: stream.credit.bytes().min(quantum.bytes),
+                    max_packets: stream.credit.packets().min(quantum.packets),
                 })
             }
             State::Datagram(datagram) if proxy.readable && datagram.open => Some(Transmit::Datagram { id }),
