@@ -1,7 +1,9 @@
 //! One request and the room for its reply, wherever they are.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
+
+use rustix::io::ReadWriteFlags;
 
 use crate::errno::{Errno, Result};
 use crate::sys;
@@ -11,6 +13,15 @@ use crate::sys;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a request or its reply is not where it should be")]
 pub struct Fault;
+
+/// Where in a file data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// From this offset on, in bytes.
+    At(u64),
+    /// Behind all that is in the file by then, whoever writes to it meanwhile (`RWF_APPEND`).
+    End,
+}
 
 /// One request and the room for its reply.
 ///
@@ -43,8 +54,8 @@ pub trait Exchange {
     /// Writes `len` bytes of the request to a file and gives how many it were.
     ///
     /// # Errors
-    /// As `pwritev(2)`; EFAULT when there are fewer bytes.
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize>;
+    /// As `pwritev2(2)`; EFAULT when there are fewer bytes.
+    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize>;
 }
 
 /// Room for the data of a READ.
@@ -120,6 +131,7 @@ pub struct DataIn<'a> {
     start: usize,
     len: usize,
     taken: usize,
+    appends: bool,
 }
 
 impl<'a> DataIn<'a> {
@@ -129,7 +141,13 @@ impl<'a> DataIn<'a> {
             start,
             len,
             taken: 0,
+            appends: false,
         }
+    }
+
+    pub(crate) fn appending(mut self) -> Self {
+        self.appends = true;
+        self
     }
 
     /// How many bytes are left.
@@ -153,17 +171,20 @@ impl<'a> DataIn<'a> {
         Ok(())
     }
 
-    /// Writes what is left to a file at `offset`, straight from the guest's memory, and gives how many bytes it were.
+    /// Writes what is left to a file at `offset`, straight from the guest's memory, and gives how many bytes it were. For a
+    /// program that appends, `offset` is only where the guest takes the end for: what it writes goes to the end that the
+    /// file has. The file must not be open with O_APPEND, where Linux ignores offsets.
     ///
     /// # Errors
-    /// As `pwritev(2)`, unless something was written before.
+    /// As `pwritev2(2)`, unless something was written before.
     pub fn take_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> Result<usize> {
         let start = self.taken;
         let mut at = offset;
         while self.remaining() > 0 {
+            let to = if self.appends { Target::End } else { Target::At(at) };
             match self
                 .exchange
-                .request_to_file(self.start + self.taken, self.remaining(), file, at)
+                .request_to_file(self.start + self.taken, self.remaining(), file, to)
             {
                 Ok(0) => break,
                 Ok(n) => {
@@ -225,8 +246,11 @@ impl Exchange for SliceExchange<'_> {
         Ok(rustix::io::pread(file, part, at)?)
     }
 
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {
         let part = self.request_part(offset, len).map_err(|Fault| sys::efault())?;
-        Ok(rustix::io::pwrite(file, part, at)?)
+        Ok(match to {
+            Target::At(at) => rustix::io::pwrite(file, part, at)?,
+            Target::End => rustix::io::pwritev2(file, &[IoSlice::new(part)], 0, ReadWriteFlags::APPEND)?,
+        })
     }
 }

@@ -176,7 +176,7 @@ pub trait FileSystem: Send {
         Err(Errno::ENOSYS)
     }
 
-    /// Writes the `data` and gives how many bytes were written.
+    /// Writes the `data` and gives how many bytes were written. See [`DataIn::take_to_file`] for programs that append.
     ///
     /// # Errors
     /// As `pwrite(2)`.

@@ -11,7 +11,7 @@ use crate::aside::{Asides, Task};
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
 use crate::sys::{self, Span};
-use crate::{Errno, Exchange, Fault, Outcome, Server, short};
+use crate::{Errno, Exchange, Fault, Outcome, Server, Target, short};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
@@ -516,8 +516,12 @@ impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
         sys::read_into(file, at, self.mem, &span)
     }
 
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {
         let segments = self.chain.readable_segments();
-        sys::write_from(file, at, self.mem, &Span { segments, offset, len })
+        let span = Span { segments, offset, len };
+        match to {
+            Target::At(at) => sys::write_from(file, at, self.mem, &span),
+            Target::End => sys::append_from(file, self.mem, &span),
+        }
     }
 }

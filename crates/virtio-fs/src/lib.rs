@@ -42,7 +42,7 @@ pub use aside::Task;
 #[cfg(feature = "transport")]
 pub use device::{Fs, FsConfig, FsConfigError, FsWorker};
 pub use errno::Errno;
-pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange};
+pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange, Target};
 pub use filesystem::{DirSink, FileSystem};
 pub use handler::{Handler, HandlerStats, Progress};
 pub use memory::MemoryFs;

@@ -72,6 +72,14 @@ pub(crate) fn write_from<M: GuestMemoryBackend>(
     })
 }
 
+/// The same behind all that is in the file by then.
+pub(crate) fn append_from<M: GuestMemoryBackend>(file: BorrowedFd<'_>, mem: &M, span: &Span<'_>) -> io::Result<usize> {
+    with_parts(mem, span, |parts, count| {
+        // SAFETY: as in `write_from`.
+        unsafe { libc::pwritev2(file.as_raw_fd(), parts, count, 0, libc::RWF_APPEND) }
+    })
+}
+
 fn with_parts<M: GuestMemoryBackend>(
     mem: &M,
     span: &Span<'_>,

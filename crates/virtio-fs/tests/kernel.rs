@@ -13,6 +13,7 @@ use common::snapshot;
 use virtio_fs::overlay::{Overlay, VirtualEntry};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{FileSystem, MemoryFs, SingleFile};
+use vm_memory::VolatileMemory;
 
 /// A shared folder and a place to mount it.
 struct Scene {
@@ -465,6 +466,67 @@ fn what_a_writer_has_written_is_read_at_once_whoever_opened_first() {
             fs::read_to_string(scene.shared.join("file")).unwrap() == expected,
             "{config:?}"
         );
+    }
+}
+
+fn append_to(path: &Path) -> fs::File {
+    fs::OpenOptions::new().read(true).append(true).open(path).unwrap()
+}
+
+/// The kernel writes the pages of a mapping through any file that is open for writing.
+#[test]
+fn mapping_of_a_file_that_is_open_to_append_is_written_where_it_is() {
+    for config in modes() {
+        let scene = Scene::new();
+        fs::write(scene.shared.join("file"), b"first").unwrap();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        let file = append_to(&scene.mnt.join("file"));
+        let offset = vm_memory::FileOffset::new(file.try_clone().unwrap(), 0);
+        let mapping = vm_memory::MmapRegion::<()>::from_file(offset, 5).unwrap();
+        mapping.get_slice(0, 5).unwrap().copy_from(b"FIRST");
+        file.sync_all().unwrap();
+        assert_eq!(fs::read(scene.shared.join("file")).unwrap(), b"FIRST", "{config:?}");
+        (&file).write_all(b" second").unwrap();
+        rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty()).unwrap();
+        file.write_all_at(b"f", 0).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(
+            fs::read(scene.shared.join("file")).unwrap(),
+            b"fIRST second",
+            "{config:?}"
+        );
+        drop((mapping, file));
+        drop(mounted);
+    }
+}
+
+#[test]
+fn guests_that_append_to_one_file_do_not_overwrite_each_other() {
+    for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {
+        let scene = Scene::new();
+        let other = scene.mnt.with_file_name("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(scene.shared.join("log"), b"").unwrap();
+        let config = PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        };
+        let Some(one) = scene.mount(config.clone()) else { return };
+        let Some(two) = Mounted::new(&other, Passthrough::new(&scene.shared, config).unwrap()) else {
+            return;
+        };
+        let mut logs = [&scene.mnt, &other].map(|mount| append_to(&mount.join("log")));
+        for line in ["a\n", "bb\n", "ccc\n"] {
+            for log in &mut logs {
+                log.write_all(line.as_bytes()).unwrap();
+            }
+        }
+        let text = fs::read_to_string(scene.shared.join("log")).unwrap();
+        assert_eq!(text, "a\na\nbb\nbb\nccc\nccc\n", "{cache:?}");
+        drop(logs);
+        drop((one, two));
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use common::message::{Body, Caller, op, request};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::{Buffer, EagerDriver, log_lines};
-use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{MemoryFs, ReadOnly, Server};
 
 const EPERM: i32 = 1;
@@ -690,6 +690,52 @@ fn writing_as_a_user_clears_set_id_bits() {
         .call(op::OPEN, entry.node(), &Body::new().u32(0o1001).u32(1).0)
         .unwrap();
     assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o7777, 0o755);
+}
+
+/// The host's descriptor of a file that is open to append wrote everything at its end, pages of mappings too.
+#[test]
+fn only_writes_that_append_go_to_the_end_of_the_file() {
+    const CACHED: u32 = 1 << 0;
+    let flags = libc::O_RDWR | libc::O_APPEND;
+    for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {
+        let (_scene, shared) = scene();
+        let config = PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        };
+        let mut driver = share(&shared, config);
+        let made = driver.create(ROOT, b"file", 0o644, flags | libc::O_EXCL).unwrap();
+        let node = driver.lookup(ROOT, b"inside").unwrap().node();
+        for (file, name) in [
+            ((made.0.node(), made.1), "file"),
+            ((node, driver.open(node, flags).unwrap().0), "inside"),
+        ] {
+            fs::write(shared.join(name), b"0123").unwrap();
+            // A dirty page, by the handle of somebody who appends.
+            assert_eq!(driver.write_as(file, 0, b"a", CACHED, flags), Ok(1));
+            // After F_SETFL took O_APPEND away, and with it again: the host has appended meanwhile.
+            assert_eq!(driver.write_as(file, 1, b"b", 0, libc::O_RDWR), Ok(1));
+            fs::write(shared.join(name), b"ab23host").unwrap();
+            assert_eq!(driver.write_as(file, 4, b"end", 0, flags), Ok(3));
+            assert_eq!(fs::read(shared.join(name)).unwrap(), b"ab23hostend", "{cache:?} {name}");
+        }
+    }
+}
+
+/// Where the guest collects writes it alone knows where the end is, as what it has collected counts.
+#[test]
+fn who_collects_writes_says_itself_where_they_go() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        cache: CachePolicy::Always,
+        writeback: true,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    let flags = libc::O_RDWR | libc::O_APPEND;
+    let (entry, handle) = driver.create(ROOT, b"file", 0o644, flags).unwrap();
+    assert_eq!(driver.write_as((entry.node(), handle), 4, b"x", 0, flags), Ok(1));
+    assert_eq!(fs::read(shared.join("file")).unwrap(), b"\0\0\0\0x");
 }
 
 /// Found by fuzzing: -1 as an owner reached a constructor that panics on it, in SETATTR.

@@ -21,9 +21,9 @@ const MAX_COPY: u64 = 16 << 20;
 const CLOCK_STEP: Duration = Duration::from_millis(50);
 
 /// Flags of `open(2)` that mean the same on the host. O_DIRECT is the guest's own affair, and the rest is dangerous,
-/// meaningless or set by us.
+/// meaningless or set by us. O_APPEND is said with each WRITE: not all writes through a file that is open to append go to
+/// its end.
 const PASSED_ON: OFlags = OFlags::ACCMODE
-    .union(OFlags::APPEND)
     .union(OFlags::TRUNC)
     .union(OFlags::SYNC)
     .union(OFlags::DSYNC)
@@ -38,9 +38,7 @@ impl Passthrough {
             flags -= OFlags::ACCMODE;
         }
         if self.config.collects_writes() {
-            // The guest fills whole pages, so it reads what is only open for writing; and it knows itself where the
-            // end is.
-            flags -= OFlags::APPEND;
+            // The guest fills whole pages, so it reads what is only open for writing.
             if flags & OFlags::ACCMODE == OFlags::WRONLY {
                 flags = (flags - OFlags::ACCMODE) | OFlags::RDWR;
             }

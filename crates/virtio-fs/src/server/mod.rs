@@ -5,7 +5,9 @@ mod listing;
 mod policy;
 mod reply;
 
-use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
+use fuse_wire::{
+    HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, WriteFlags, WriteIn, negotiate,
+};
 use virtio_ring::RingError;
 use zerocopy::FromBytes;
 
@@ -316,18 +318,15 @@ impl Server {
         Ok(Payload::InPlace(out.filled()))
     }
 
-    fn write(
-        &mut self,
-        node: NodeId,
-        args: &fuse_wire::WriteIn,
-        body_len: usize,
-        exchange: &dyn Exchange,
-    ) -> Result<u32> {
+    fn write(&mut self, node: NodeId, args: &WriteIn, body_len: usize, exchange: &dyn Exchange) -> Result<u32> {
         let size = args.size.get() as usize;
         if size > body_len - size_of_val(args) {
             return Err(self.malformed(Errno::EINVAL));
         }
         let mut data = DataIn::new(exchange, HeaderIn::LEN + size_of_val(args), size);
+        if self.appends(args) {
+            data = data.appending();
+        }
         self.fs.write(
             node,
             crate::Handle(args.fh.get()),
@@ -335,6 +334,14 @@ impl Server {
             &mut data,
             args.fuse_flags(),
         )
+    }
+
+    /// Whether the data goes to the end of the file. Pages of a mapping have their place, whoever's file they come through;
+    /// and a guest that collects writes is the only one to know where the end is.
+    fn appends(&self, args: &WriteIn) -> bool {
+        let collects = self.session.unwrap_or_default().contains(InitFlags::WRITEBACK_CACHE);
+        let flags = args.flags.get().cast_signed();
+        flags & libc::O_APPEND != 0 && !args.fuse_flags().contains(WriteFlags::CACHE) && !collects
     }
 }
 

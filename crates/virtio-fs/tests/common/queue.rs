@@ -185,6 +185,18 @@ impl Driver {
     }
 
     pub(crate) fn write(&mut self, node: u64, handle: u64, offset: u64, data: &[u8], flags: u32) -> Result<u32, i32> {
+        self.write_as((node, handle), offset, data, flags, 0)
+    }
+
+    /// `file_flags` are those of `open(2)`, as they are at the time of the WRITE.
+    pub(crate) fn write_as(
+        &mut self,
+        (node, handle): (u64, u64),
+        offset: u64,
+        data: &[u8],
+        flags: u32,
+        file_flags: i32,
+    ) -> Result<u32, i32> {
         let size = u32::try_from(data.len()).unwrap();
         let body = Body::new()
             .u64(handle)
@@ -192,7 +204,8 @@ impl Driver {
             .u32(size)
             .u32(flags)
             .u64(0)
-            .u64(0)
+            .u32(file_flags.cast_unsigned())
+            .u32(0)
             .bytes(data);
         Ok(u32_at(&self.call(op::WRITE, node, &body.0)?, 0))
     }
