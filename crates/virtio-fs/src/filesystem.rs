@@ -145,10 +145,11 @@ pub trait FileSystem: Send {
         Err(Errno::ENOSYS)
     }
 
-    /// Makes a file and opens it; one that is there is opened, unless `flags` has O_EXCL.
+    /// Makes a file and opens it. One that is there is not opened, whatever `flags` say: nobody has checked whether the
+    /// caller may.
     ///
     /// # Errors
-    /// As `open(2)`. ENOSYS makes the guest use MKNOD and OPEN.
+    /// As `open(2)` with O_EXCL. ENOSYS makes the guest use MKNOD and OPEN.
     fn create(
         &mut self,
         by: &Context,

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -466,6 +466,51 @@ fn what_a_writer_has_written_is_read_at_once_whoever_opened_first() {
             fs::read_to_string(scene.shared.join("file")).unwrap() == expected,
             "{config:?}"
         );
+    }
+}
+
+/// Opens with these flags as a user without privileges.
+fn open_as(uid: u32, path: &Path, flags: i32) -> std::io::Result<fs::File> {
+    let path = path.to_path_buf();
+    // Only this thread changes its user, as the raw system calls do.
+    let user = std::thread::spawn(move || {
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_gid(rustix::fs::Gid::from_raw(uid)).unwrap();
+        rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(uid)).unwrap();
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+    });
+    user.join().unwrap()
+}
+
+/// Linux checks nothing before it makes a file, and a name that was free may be somebody's by then.
+#[test]
+fn file_that_the_host_makes_unseen_is_opened_by_those_who_may() {
+    const OWNER: u32 = 1000;
+    for config in modes() {
+        let scene = Scene::new();
+        fs::set_permissions(&scene.shared, fs::Permissions::from_mode(0o777)).unwrap();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        for (name, uid, flags, expected) in [
+            ("own", OWNER, libc::O_CREAT, None),
+            ("of-another", 1001, libc::O_CREAT, Some(libc::EACCES)),
+            ("to-cut", 1001, libc::O_CREAT | libc::O_TRUNC, Some(libc::EACCES)),
+            ("only-new", OWNER, libc::O_CREAT | libc::O_EXCL, Some(libc::EEXIST)),
+        ] {
+            let (path, of_host) = (scene.mnt.join(name), scene.shared.join(name));
+            assert!(!path.exists());
+            fs::write(&of_host, b"secret").unwrap();
+            fs::set_permissions(&of_host, fs::Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::chown(&of_host, Some(OWNER), Some(OWNER)).unwrap();
+            assert_eq!(errno(open_as(uid, &path, flags)), expected, "{name} {config:?}");
+            assert_eq!(fs::read(&of_host).unwrap(), b"secret", "{name} {config:?}");
+        }
+        drop(mounted);
     }
 }
 

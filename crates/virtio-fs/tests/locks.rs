@@ -51,10 +51,19 @@ fn setlk(driver: &mut Driver, file: (u64, u64), owner: u64, range: (u64, u64), k
         .map(drop)
 }
 
-/// A file that is open for reading and writing: its node and its handle.
+/// A file that is open for reading and writing, made unless it is there: its node and its handle.
 fn open(driver: &mut Driver) -> (u64, u64) {
-    let (entry, handle) = driver.create(ROOT, b"file", 0o644, 0o2).unwrap();
-    (entry.node(), handle)
+    open_named(driver, b"file")
+}
+
+fn open_named(driver: &mut Driver, name: &[u8]) -> (u64, u64) {
+    match driver.lookup(ROOT, name) {
+        Ok(entry) => (entry.node(), driver.open(entry.node(), 0o2).unwrap().0),
+        Err(_) => {
+            let (entry, handle) = driver.create(ROOT, name, 0o644, 0o2).unwrap();
+            (entry.node(), handle)
+        }
+    }
 }
 
 #[test]
@@ -262,8 +271,7 @@ fn forgetting_a_file_drops_its_locks_and_no_others() {
     let mut files = [[(0, 0); 3]; 2];
     for (driver, files) in [&mut one, &mut two].into_iter().zip(&mut files) {
         for (name, file) in names.iter().zip(files) {
-            let (entry, handle) = driver.create(ROOT, *name, 0o644, 0o2).unwrap();
-            *file = (entry.node(), handle);
+            *file = open_named(driver, *name);
         }
     }
     for (owner, file) in [

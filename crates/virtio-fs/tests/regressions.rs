@@ -10,10 +10,11 @@ use common::message::{Body, Caller, op, request};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
-use virtio_fs::{MemoryFs, ReadOnly, Server};
+use virtio_fs::{FileSystem, MemoryFs, ReadOnly, Server};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
+const EEXIST: i32 = 17;
 const EIO: i32 = 5;
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
@@ -280,8 +281,8 @@ fn pipes_sockets_and_devices_are_not_opened() {
         }
         assert_eq!(driver.setattr(node, 1 << 3, 0, 0, (0, 0)).unwrap_err(), EINVAL);
     }
-    // CREATE without O_EXCL opens what is there; a pipe would block for ever.
-    assert_eq!(driver.create(ROOT, b"pipe", 0o644, 0o1).unwrap_err(), ENXIO);
+    // A pipe would block for ever.
+    assert_eq!(driver.create(ROOT, b"pipe", 0o644, 0o1).unwrap_err(), ESTALE);
 }
 
 /// 25: CVE-2026-46695 (boxlite on libkrun, CVSS 10).
@@ -690,6 +691,30 @@ fn writing_as_a_user_clears_set_id_bits() {
         .call(op::OPEN, entry.node(), &Body::new().u32(0o1001).u32(1).0)
         .unwrap();
     assert_eq!(driver.getattr(entry.node()).unwrap().mode() & 0o7777, 0o755);
+}
+
+/// Linux checks no permissions before it sends CREATE, as it takes the name for free.
+#[test]
+fn create_does_not_open_what_is_there_whoever_asks() {
+    let (_scene, shared) = scene();
+    let on_host = Passthrough::new(&shared, PassthroughConfig::default()).unwrap();
+    let in_memory = MemoryFs::new(1 << 20);
+    let file_systems: [Box<dyn FileSystem>; 2] = [Box::new(on_host), Box::new(in_memory)];
+    for mut driver in file_systems.map(mounted) {
+        let (entry, handle) = driver
+            .create(ROOT, b"secret", 0o600, libc::O_WRONLY | libc::O_EXCL)
+            .unwrap();
+        driver.write(entry.node(), handle, 0, b"kept", 0).unwrap();
+        for uid in [0, 1000] {
+            driver.by.uid = uid;
+            for flags in [libc::O_RDONLY, libc::O_RDWR, libc::O_WRONLY | libc::O_TRUNC] {
+                assert_eq!(driver.create(ROOT, b"secret", 0o644, flags).unwrap_err(), ESTALE);
+                let exclusive = flags | libc::O_EXCL;
+                assert_eq!(driver.create(ROOT, b"secret", 0o644, exclusive).unwrap_err(), EEXIST);
+            }
+        }
+        assert_eq!(driver.getattr(entry.node()).unwrap().size(), 4);
+    }
 }
 
 /// The host's descriptor of a file that is open to append wrote everything at its end, pages of mappings too.

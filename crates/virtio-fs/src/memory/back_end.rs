@@ -251,16 +251,9 @@ impl FileSystem for MemoryFs {
         parent: NodeId,
         name: Name<'_>,
         mode: u32,
-        flags: u32,
+        _flags: u32,
     ) -> Result<(Entry, Opened)> {
-        let node = match self.make(by, parent, name, mode, Body::File(Vec::new())) {
-            Err(Errno::EEXIST) if flags.cast_signed() & libc::O_EXCL == 0 => {
-                let node = self.child(parent, name.to_bytes())?;
-                let opened = self.open(node, flags, false)?;
-                return Ok((self.entry(node)?, opened));
-            }
-            made => made?,
-        };
+        let node = self.make(by, parent, name, mode, Body::File(Vec::new()))?;
         Ok((self.entry(node)?, self.opened(node)?))
     }
 

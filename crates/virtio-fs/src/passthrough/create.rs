@@ -34,7 +34,7 @@ enum Special<'a> {
 }
 
 impl Passthrough {
-    /// Makes a file and opens it. An existing one is opened the careful way: it may be anything.
+    /// Makes a file and opens it.
     pub(super) fn create_file(
         &mut self,
         by: &Context,
@@ -46,19 +46,8 @@ impl Passthrough {
         self.refuse_if_full()?;
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
-        let exclusive = flags.cast_signed() & libc::O_EXCL != 0;
-        match self.make_file(by, &folder, name, mode, flags) {
-            Ok((fd, stat)) => self.enter(&stat, Some((folder_slot, name.to_bytes())), fd, flags),
-            Err(Errno::EEXIST) if !exclusive => {
-                let entry = self.lookup_name(parent, name)?;
-                let opened = self.open_node(entry.node, flags, false);
-                if opened.is_err() {
-                    self.forget_node(entry.node, 1);
-                }
-                Ok((entry, opened?))
-            }
-            Err(errno) => Err(errno),
-        }
+        let (fd, stat) = self.make_file(by, &folder, name, mode, flags)?;
+        self.enter(&stat, Some((folder_slot, name.to_bytes())), fd, flags)
     }
 
     pub(super) fn create_unnamed(

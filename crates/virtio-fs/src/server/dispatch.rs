@@ -151,7 +151,9 @@ impl Server {
             Request::Link { node: target, new_name } => self.fs.link(NodeId(target), node, new_name)?,
             Request::Create { name, args } => {
                 let mode = args.mode.get() & 0o7777;
-                let (entry, opened) = self.fs.create(by, node, name, mode, args.flags.get())?;
+                let flags = args.flags.get();
+                let created = self.fs.create(by, node, name, mode, flags);
+                let (entry, opened) = created.map_err(|errno| not_created(errno, flags))?;
                 self.reply_entry(&entry)?;
                 return self.reply(&OpenOut::new(opened.handle.0, opened.flags));
             }
@@ -400,6 +402,17 @@ impl Server {
         }
         self.scratch.reply.append(&mut self.scratch.value);
         Ok(Payload::Buffered)
+    }
+}
+
+/// The guest's kernel sends CREATE for a name that it takes for free, and so has checked nobody's right to open what has the
+/// name now. With ESTALE it looks the name up again and opens what it finds like any other file.
+fn not_created(errno: Errno, flags: u32) -> Errno {
+    let exclusive = flags.cast_signed() & libc::O_EXCL != 0;
+    if errno == Errno::EEXIST && !exclusive {
+        Errno::ESTALE
+    } else {
+        errno
     }
 }
 
