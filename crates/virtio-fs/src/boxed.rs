@@ -61,9 +61,9 @@ impl<F: FileSystem + ?Sized> FileSystem for Box<F> {
         getlk(node: NodeId, handle: Handle, owner: u64, wanted: &LockRange) -> Result<LockRange>;
         setlk(node: NodeId, handle: Handle, owner: u64, wanted: &LockRange, flock: bool) -> Result<()>;
         ioctl(by: &Context, node: NodeId, handle: Handle, call: &Ioctl<'_>, output: &mut Vec<u8>) -> Result<i32>;
-        fallocate(node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()>;
+        fallocate(by: &Context, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()>;
         lseek(node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64>;
-        copy_file_range(from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32>;
+        copy_file_range(by: &Context, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32>;
         syncfs(node: NodeId) -> Result<Completion>;
     }
 }

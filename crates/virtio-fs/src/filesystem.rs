@@ -325,11 +325,20 @@ pub trait FileSystem: Send {
         Err(Errno::ENOTTY)
     }
 
-    /// Reserves, frees or zeroes a range. `mode` is that of `fallocate(2)`.
+    /// Reserves, frees or zeroes a range. `mode` is that of `fallocate(2)`. For others than root it clears set-ID bits, as a
+    /// WRITE does that says so.
     ///
     /// # Errors
     /// As `fallocate(2)`. ENOSYS means that there is no such thing here.
-    fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+    fn fallocate(
+        &mut self,
+        by: &Context,
+        node: NodeId,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         Err(Errno::ENOSYS)
     }
 
@@ -341,11 +350,18 @@ pub trait FileSystem: Send {
         Err(Errno::ENOSYS)
     }
 
-    /// Copies between two open files and gives how much; less than asked for is fine.
+    /// Copies between two open files and gives how much; less than asked for is fine. Set-ID bits of the second are as with
+    /// [`fallocate`](Self::fallocate).
     ///
     /// # Errors
     /// As `copy_file_range(2)`. ENOSYS makes the guest copy itself.
-    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+    fn copy_file_range(
+        &mut self,
+        by: &Context,
+        from: (NodeId, Handle, u64),
+        to: (NodeId, Handle, u64),
+        length: u64,
+    ) -> Result<u32> {
         Err(Errno::ENOSYS)
     }
 

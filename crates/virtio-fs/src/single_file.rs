@@ -247,9 +247,17 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
             .setlk(Self::on_file(node, Errno::EISDIR)?, handle, owner, wanted, flock)
     }
 
-    fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+    fn fallocate(
+        &mut self,
+        by: &Context,
+        node: NodeId,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         self.file
-            .fallocate(Self::on_file(node, Errno::EISDIR)?, handle, mode, offset, length)
+            .fallocate(by, Self::on_file(node, Errno::EISDIR)?, handle, mode, offset, length)
     }
 
     fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
@@ -257,10 +265,16 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
             .lseek(Self::on_file(node, Errno::EISDIR)?, handle, offset, whence)
     }
 
-    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+    fn copy_file_range(
+        &mut self,
+        by: &Context,
+        from: (NodeId, Handle, u64),
+        to: (NodeId, Handle, u64),
+        length: u64,
+    ) -> Result<u32> {
         let from = (Self::on_file(from.0, Errno::EISDIR)?, from.1, from.2);
         let to = (Self::on_file(to.0, Errno::EISDIR)?, to.1, to.2);
-        self.file.copy_file_range(from, to, length)
+        self.file.copy_file_range(by, from, to, length)
     }
 
     fn syncfs(&mut self, _node: NodeId) -> Result<Completion> {

@@ -763,6 +763,32 @@ fn who_collects_writes_says_itself_where_they_go() {
     assert_eq!(fs::read(shared.join("file")).unwrap(), b"\0\0\0\0x");
 }
 
+/// 27: the same for what changes a file without a WRITE. Nothing in these messages says whose bits go, but who asks.
+#[test]
+fn allocating_and_copying_as_a_user_clear_set_id_bits() {
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let (source, from) = driver.create(ROOT, b"source", 0o644, 0o2).unwrap();
+    driver.write(source.node(), from, 0, b"data", 0).unwrap();
+    let (entry, to) = driver.create(ROOT, b"file", 0o755, 0o2).unwrap();
+    let node = entry.node();
+    let allocate = Body::new().u64(to).u64(0).u64(10).u64(0);
+    let copy = Body::new().u64(from).u64(0).u64(node).u64(to).u64(0).u64(4).u64(0);
+    for (opcode, of, body) in [
+        (op::FALLOCATE, node, allocate),
+        (op::COPY_FILE_RANGE, source.node(), copy),
+    ] {
+        for (uid, mode) in [(0, if is_root() { 0o6755 } else { 0o755 }), (1000, 0o755)] {
+            driver.by.uid = 0;
+            driver.setattr(node, 1, 0, 0o6755, (0, 0)).unwrap();
+            driver.by.uid = uid;
+            driver.call(opcode, of, &body.0).unwrap();
+            let after = driver.getattr(node).unwrap().mode() & 0o7777;
+            assert_eq!(after, mode, "operation {opcode} by {uid}");
+        }
+    }
+}
+
 /// Found by fuzzing: -1 as an owner reached a constructor that panics on it, in SETATTR.
 #[test]
 fn an_owner_of_minus_one_is_left_as_it_is() {

@@ -337,11 +337,19 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         }
     }
 
-    fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+    fn fallocate(
+        &mut self,
+        by: &Context,
+        node: NodeId,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         if is_virtual(node) {
             Err(Errno::EROFS)
         } else {
-            self.inner.fallocate(node, handle, mode, offset, length)
+            self.inner.fallocate(by, node, handle, mode, offset, length)
         }
     }
 
@@ -353,11 +361,17 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         }
     }
 
-    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+    fn copy_file_range(
+        &mut self,
+        by: &Context,
+        from: (NodeId, Handle, u64),
+        to: (NodeId, Handle, u64),
+        length: u64,
+    ) -> Result<u32> {
         if is_virtual(from.0) || is_virtual(to.0) {
             return Err(Errno::EXDEV);
         }
-        self.inner.copy_file_range(from, to, length)
+        self.inner.copy_file_range(by, from, to, length)
     }
 
     fn syncfs(&mut self, node: NodeId) -> Result<Completion> {

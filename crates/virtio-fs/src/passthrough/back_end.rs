@@ -178,16 +178,30 @@ impl FileSystem for Passthrough {
         self.lock(node, handle, owner, wanted, flock)
     }
 
-    fn fallocate(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
-        self.reserve(node, handle, mode, offset, length)
+    fn fallocate(
+        &mut self,
+        by: &Context,
+        node: NodeId,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
+        self.reserve(by, node, handle, mode, offset, length)
     }
 
     fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
         self.seek(node, handle, offset, whence)
     }
 
-    fn copy_file_range(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
-        self.copy(from, to, length)
+    fn copy_file_range(
+        &mut self,
+        by: &Context,
+        from: (NodeId, Handle, u64),
+        to: (NodeId, Handle, u64),
+        length: u64,
+    ) -> Result<u32> {
+        self.copy(by, from, to, length)
     }
 
     fn syncfs(&mut self, node: NodeId) -> Result<Completion> {

@@ -12,7 +12,7 @@ use super::caching::Opening;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
-use crate::{Completion, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Timestamp};
+use crate::{Completion, Context, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Timestamp};
 
 /// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
 const MAX_COPY: u64 = 16 << 20;
@@ -182,7 +182,16 @@ impl Passthrough {
         Ok(Completion::Later(Job::new(move || Ok(rustix::fs::syncfs(file)?))))
     }
 
-    pub(super) fn reserve(&mut self, node: NodeId, handle: Handle, mode: u32, offset: u64, length: u64) -> Result<()> {
+    pub(super) fn reserve(
+        &mut self,
+        by: &Context,
+        node: NodeId,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
+        self.clear_suid_for(by, node, handle)?;
         let slot = self.nodes.slot(node)?;
         let mode = FallocateFlags::from_bits_retain(mode);
         rustix::fs::fallocate(&self.files.get(handle, slot)?.fd, mode, offset, length)?;
@@ -205,7 +214,14 @@ impl Passthrough {
         Ok(rustix::fs::seek(&self.files.get(handle, slot)?.fd, whence)?)
     }
 
-    pub(super) fn copy(&mut self, from: (NodeId, Handle, u64), to: (NodeId, Handle, u64), length: u64) -> Result<u32> {
+    pub(super) fn copy(
+        &mut self,
+        by: &Context,
+        from: (NodeId, Handle, u64),
+        to: (NodeId, Handle, u64),
+        length: u64,
+    ) -> Result<u32> {
+        self.clear_suid_for(by, to.0, to.1)?;
         let (source, target) = (self.file(from.0, from.1)?, self.file(to.0, to.1)?);
         let length = usize::try_from(length.min(MAX_COPY)).unwrap_or(0);
         let (mut from_offset, mut to_offset) = (from.2, to.2);
@@ -213,6 +229,12 @@ impl Passthrough {
         let slot = self.nodes.slot(to.0)?;
         self.nodes.extended(slot, to_offset);
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+
+    /// For requests that do not say whether set-ID bits go. Linux leaves them to root, and to nobody else by default.
+    fn clear_suid_for(&mut self, by: &Context, node: NodeId, handle: Handle) -> Result<()> {
+        let file = Arc::clone(self.file(node, handle)?);
+        if by.uid == 0 { Ok(()) } else { self.clear_suid(&file) }
     }
 }
 

@@ -65,7 +65,7 @@ impl Server {
             | Request::Readdirplus(_)
             | Request::Releasedir(_)
             | Request::Fsyncdir(_) => self.folders(node, request, exchange),
-            _ => self.files(node, request),
+            _ => self.files(by, node, request),
         }
     }
 
@@ -287,7 +287,7 @@ impl Server {
     }
 
     /// What is done with files, open or to be opened.
-    fn files(&mut self, node: NodeId, request: &Request<'_>) -> Result<Payload> {
+    fn files(&mut self, by: &Context, node: NodeId, request: &Request<'_>) -> Result<Payload> {
         match *request {
             Request::Open(args) => {
                 let kill = args.fuse_flags().contains(OpenInFlags::KILL_SUIDGID);
@@ -318,7 +318,7 @@ impl Server {
                 let (handle, mode) = (Handle(args.fh.get()), args.mode.get());
                 let done = self
                     .fs
-                    .fallocate(node, handle, mode, args.offset.get(), args.length.get());
+                    .fallocate(by, node, handle, mode, args.offset.get(), args.length.get());
                 done.map(|()| Payload::Buffered)
             }
             Request::Lseek(args) => {
@@ -337,7 +337,7 @@ impl Server {
                     Handle(args.fh_out.get()),
                     args.off_out.get(),
                 );
-                let size = self.fs.copy_file_range(from, to, args.len.get())?;
+                let size = self.fs.copy_file_range(by, from, to, args.len.get())?;
                 self.reply(&SizeOut {
                     size: size.into(),
                     padding: 0.into(),
