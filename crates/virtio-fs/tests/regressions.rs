@@ -29,6 +29,7 @@ const ESTALE: i32 = 116;
 const ENXIO: i32 = 6;
 const EROFS: i32 = 30;
 const ENFILE: i32 = 23;
+const ENOSPC: i32 = 28;
 
 /// A share beside things that must stay out of reach.
 fn scene() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -891,6 +892,51 @@ fn tables_are_bounded_and_give_back() {
     assert_eq!(driver.lookup(ROOT, b"folder").unwrap_err(), ENFILE);
     driver.forget(last, 1);
     assert!(driver.lookup(ROOT, b"folder").is_ok());
+}
+
+/// Each name takes memory of the host, also where they are all of one file.
+#[test]
+fn links_in_memory_are_bounded_and_give_back() {
+    let mut driver = mounted(MemoryFs::new(1 << 20));
+    let node = driver.create(ROOT, b"file", 0o644, 0o2).unwrap().0.node();
+    let name = |number: u32| format!("{number:0200}").into_bytes();
+    let mut made = 0;
+    let errno = loop {
+        match driver.link(node, ROOT, &name(made)) {
+            Ok(_) if made < 100_000 => made += 1,
+            other => break other.err(),
+        }
+    };
+    assert_eq!(errno, Some(ENOSPC));
+    assert!(made > 1000, "{made} names");
+    assert_eq!(driver.mkdir(ROOT, b"folder", 0o755).unwrap_err(), ENOSPC);
+    // Moving a name takes no room, and removing one gives it back.
+    driver.rename((ROOT, &name(0)), (ROOT, &[b'n'; 255]), 0).unwrap();
+    driver.unlink(ROOT, b"file").unwrap();
+    driver.mknod(ROOT, b"other", 0o100_644, 0).unwrap();
+    assert_eq!(driver.link(node, ROOT, b"again").unwrap_err(), ENOSPC);
+    driver.rename((ROOT, b"other"), (ROOT, &name(1)), 0).unwrap();
+    driver.mkdir(ROOT, b"folder", 0o755).unwrap();
+    assert_eq!(driver.link(node, ROOT, b"again").unwrap_err(), ENOSPC);
+    driver.rmdir(ROOT, b"folder").unwrap();
+    driver.link(node, ROOT, b"again").unwrap();
+}
+
+/// As with names: the table takes more than what is in it.
+#[test]
+fn attributes_in_memory_are_bounded_however_small_they_are() {
+    let mut driver = mounted(MemoryFs::new(1 << 20));
+    let node = driver.create(ROOT, b"file", 0o644, 0o2).unwrap().0.node();
+    let many = (0..).find_map(|number| {
+        driver
+            .setxattr(node, format!("{number:x}").as_bytes(), b"")
+            .err()
+            .map(|errno| (number, errno))
+    });
+    assert!(
+        many.is_some_and(|(number, errno)| number < 1024 && errno == ENOSPC),
+        "{many:?}"
+    );
 }
 
 /// A driver that adds a malformed chain as often as the device looks for one: each goes back at once, and none of them is

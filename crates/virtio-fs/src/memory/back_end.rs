@@ -6,14 +6,14 @@ use std::ffi::CStr;
 use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 
 use super::MemoryFs;
-use super::inode::{Body, Inode};
+use super::inode::{ATTRIBUTE_COST, Body, Inode};
 use crate::errno::{Errno, Result};
 use crate::{
     Attr, Change, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, NodeId, Opened,
     Options, StatFs, TimeChange,
 };
 
-/// Extended attributes of one inode hold at most this many bytes, names included.
+/// Extended attributes of one inode take at most this many bytes.
 const MAX_ATTRIBUTES: usize = 64 << 10;
 
 impl MemoryFs {
@@ -222,7 +222,8 @@ impl FileSystem for MemoryFs {
         if self.inode(new_parent)?.nlink == 0 {
             return Err(Errno::ENOENT);
         }
-        self.entries_mut(new_parent)?.insert(new_name.to_bytes().into(), node);
+        self.check_names()?;
+        self.name(new_parent, new_name.to_bytes(), node)?;
         let now = (self.clock)();
         let inode = self.inode_mut(node)?;
         inode.nlink = inode.nlink.checked_add(1).ok_or(Errno::EMLINK)?;
@@ -310,7 +311,7 @@ impl FileSystem for MemoryFs {
             blocks_free: free,
             blocks_available: free,
             files: self.max_inodes as u64,
-            files_free: self.max_inodes.saturating_sub(self.inodes.len()) as u64,
+            files_free: self.max_inodes.saturating_sub(self.inodes.len().max(self.names)) as u64,
             block_size: 4096,
             fragment_size: 4096,
             name_max: 255,
@@ -366,10 +367,11 @@ impl FileSystem for MemoryFs {
             (libc::XATTR_REPLACE, None) => return Err(Errno::ENODATA),
             _ => {}
         }
-        if inode.attributes_len() + name.to_bytes().len() + value.len() > MAX_ATTRIBUTES {
+        let named = ATTRIBUTE_COST + name.to_bytes().len();
+        if inode.attributes_len() + named + value.len() > MAX_ATTRIBUTES {
             return Err(Errno::ENOSPC);
         }
-        let named = if old.is_some() { 0 } else { name.to_bytes().len() };
+        let named = if old.is_some() { 0 } else { named };
         self.reserve(named + value.len())?;
         self.bytes = self.bytes.saturating_sub(old.unwrap_or(0));
         self.inode_mut(node)?
@@ -398,7 +400,8 @@ impl FileSystem for MemoryFs {
             .attributes
             .remove(name.to_bytes())
             .ok_or(Errno::ENODATA)?;
-        self.bytes = self.bytes.saturating_sub(old.len() + name.to_bytes().len());
+        let taken = ATTRIBUTE_COST + name.to_bytes().len() + old.len();
+        self.bytes = self.bytes.saturating_sub(taken);
         Ok(())
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{Attr, FileKind, NodeId, Timestamp};
 
+/// An extended attribute takes about this many bytes besides its name and its value.
+pub(super) const ATTRIBUTE_COST: usize = 64;
+
 #[derive(Debug)]
 pub(super) enum Body {
     File(Vec<u8>),
@@ -78,11 +81,11 @@ impl Inode {
         }
     }
 
-    /// Bytes in names and values of extended attributes.
+    /// Bytes that extended attributes take.
     pub(super) fn attributes_len(&self) -> usize {
         self.attributes
             .iter()
-            .map(|(name, value)| name.len() + value.len())
+            .map(|(name, value)| ATTRIBUTE_COST + name.len() + value.len())
             .sum()
     }
 

@@ -20,16 +20,19 @@ pub struct MemoryFs {
     inodes: HashMap<NodeId, Inode>,
     next: u64,
     max_bytes: usize,
+    /// Of inodes, and of names.
     max_inodes: usize,
     bytes: usize,
+    names: usize,
     clock: fn() -> Timestamp,
 }
 
-/// An inode, its names and its place in the tables take about this many bytes.
+/// An inode, a name and their places in the tables take about this many bytes.
 const INODE_COST: usize = 512;
 
 impl MemoryFs {
-    /// An empty folder with room for `max_bytes` of data and for as many inodes as would fit into that, at least 16.
+    /// An empty folder with room for `max_bytes` of data and for as many inodes and names as would fit into that, at least
+    /// 16. All in all it takes some three times `max_bytes` of the host at the most.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
         Self::with_clock(max_bytes, now)
@@ -44,6 +47,7 @@ impl MemoryFs {
             max_bytes,
             max_inodes: (max_bytes / INODE_COST).max(16),
             bytes: 0,
+            names: 0,
             clock,
         };
         let body = Body::Folder {
@@ -127,6 +131,21 @@ impl MemoryFs {
         }
     }
 
+    /// Whether there is room for another name.
+    fn check_names(&self) -> Result<()> {
+        if self.names < self.max_inodes {
+            Ok(())
+        } else {
+            Err(Errno::ENOSPC)
+        }
+    }
+
+    fn name(&mut self, folder: NodeId, name: &[u8], node: NodeId) -> Result<()> {
+        self.entries_mut(folder)?.insert(name.into(), node);
+        self.names += 1;
+        Ok(())
+    }
+
     fn make(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32, body: Body) -> Result<NodeId> {
         match self.child(parent, name.to_bytes()) {
             Ok(_) => return Err(Errno::EEXIST),
@@ -139,6 +158,7 @@ impl MemoryFs {
         if self.inodes.len() >= self.max_inodes {
             return Err(Errno::ENOSPC);
         }
+        self.check_names()?;
         self.reserve(usize::try_from(body.len()).unwrap_or(usize::MAX))?;
         let is_folder = matches!(body, Body::Folder { .. });
         let (folder_mode, folder_gid) = self.inode(parent).map(|inode| (inode.mode, inode.gid))?;
@@ -150,7 +170,7 @@ impl MemoryFs {
             mode
         };
         let node = self.insert(&Context { gid, ..*by }, mode, body);
-        self.entries_mut(parent)?.insert(name.to_bytes().into(), node);
+        self.name(parent, name.to_bytes(), node)?;
         if is_folder {
             self.inode_mut(parent)?.nlink += 1;
         }
@@ -160,6 +180,7 @@ impl MemoryFs {
     /// Takes a name away. What has no names and is not used goes with it.
     fn unname(&mut self, parent: NodeId, name: &[u8]) -> Result<()> {
         let node = self.entries_mut(parent)?.remove(name).ok_or(Errno::ENOENT)?;
+        self.names = self.names.saturating_sub(1);
         let now = (self.clock)();
         let inode = self.inode_mut(node)?;
         inode.ctime = now;
@@ -236,6 +257,9 @@ impl MemoryFs {
         (inode.mtime, inode.ctime) = (now, now);
         if let Body::File(bytes) = &mut inode.body {
             bytes.resize(size, 0);
+            if bytes.capacity() / 2 > size {
+                bytes.shrink_to_fit();
+            }
         }
         Ok(())
     }
