@@ -118,6 +118,47 @@ fn flock_locks_hold_against_processes_of_the_host() {
     rustix::fs::flock(&host, FlockOperation::NonBlockingLockShared).unwrap();
 }
 
+/// Linux does not tell which locks go with an open file of theirs (`F_OFD_SETLK`).
+#[test]
+fn locks_of_a_file_that_nobody_has_open_are_gone() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut one, mut two) = (locking(temp.path()), locking(temp.path()));
+    let (file_one, file_two) = (open(&mut one), open(&mut two));
+    let second = open(&mut one);
+    setlk(&mut one, file_one, 99, (0, END), F_WRLCK).unwrap();
+    one.release(file_one.0, file_one.1);
+    assert_eq!(setlk(&mut two, file_two, 1, (0, END), F_WRLCK).unwrap_err(), EAGAIN);
+    one.release(second.0, second.1);
+    setlk(&mut two, file_two, 1, (0, END), F_WRLCK).unwrap();
+}
+
+/// A sync that is under way has the open file too.
+#[test]
+fn flock_lock_of_a_file_that_is_closed_does_not_wait_for_its_sync() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut driver = locking(temp.path());
+    driver.handler = driver.handler.leaving_tasks();
+    let (node, handle) = open(&mut driver);
+    let host = fs::File::open(temp.path().join("file")).unwrap();
+    let lock = arguments(handle, 9, (0, END), F_WRLCK, FLOCK);
+    driver.call(op::SETLK, node, &lock).unwrap();
+    let sync = request(
+        op::FSYNC,
+        77,
+        node,
+        Caller::default(),
+        &Body::new().u64(handle).u64(0).0,
+    );
+    let (asked, reply) = (driver.guest.readable(&sync), driver.guest.writable(64));
+    driver.rings[1].add(driver.guest.mem(), &[asked, reply]).unwrap();
+    let _ = driver.handler.process(driver.guest.mem());
+    let task = driver.handler.take_task().expect("a task");
+    let unlocks = Body::new().u64(handle).u32(0).u32(1 << 1).u64(9);
+    driver.call(op::RELEASE, node, &unlocks.0).unwrap();
+    rustix::fs::flock(&host, FlockOperation::NonBlockingLockExclusive).unwrap();
+    task();
+}
+
 /// Puts a SETLKW into the request queue without waiting for it.
 fn wait_for_lock(driver: &mut Driver, file: (u64, u64), unique: u64, at: u64) {
     let message = request(

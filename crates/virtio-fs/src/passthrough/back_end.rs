@@ -117,8 +117,10 @@ impl FileSystem for Passthrough {
         self.space(node)
     }
 
-    fn release(&mut self, node: NodeId, handle: Handle, _flock_owner: Option<u64>) {
-        // A flock lock goes with the open file that it belongs to.
+    fn release(&mut self, node: NodeId, handle: Handle, flock_owner: Option<u64>) {
+        if flock_owner.is_some() {
+            self.unlock_file(node, handle);
+        }
         self.close(node, handle);
     }
 

@@ -126,6 +126,9 @@ impl Passthrough {
         let Ok(slot) = self.nodes.slot(node) else { return };
         if self.files.remove(&mut self.nodes, handle, slot).is_ok() {
             self.list.forget(handle);
+            if self.nodes.get(slot).is_ok_and(|node| node.open.is_none()) {
+                self.locks.forget(slot);
+            }
             self.nodes.closed(slot);
             self.collect();
         }

@@ -3,6 +3,10 @@
 //! POSIX locks belong to an owner in the guest, usually a process, and all of this process's guests would be one owner
 //! to the host. So each owner gets an open file of its own for each file that it locks, and its locks are those of that
 //! open file (`F_OFD_SETLK`). `flock` locks belong to an open file of the guest, which is an open file here.
+//!
+//! A guest's process that closes any descriptor of a file loses its locks on it, and FLUSH tells who that is. For an owner
+//! that is an open file of the guest (its own `F_OFD_SETLK`) Linux tells nothing; its locks go when nobody in the guest has
+//! the file open any more.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,7 +38,7 @@ impl Locks {
         self.owners.clear();
     }
 
-    /// A node is gone, and its slot will be another's.
+    /// Nobody has a node open, and so nobody has a lock of it. It may be gone, and its slot will be another's.
     pub(super) fn forget(&mut self, gone: Slot) {
         while let Some((owner, _)) = self.owners.range((gone, 0)..=(gone, u64::MAX)).next() {
             let owner = *owner;
@@ -96,6 +100,17 @@ impl Passthrough {
         match sys::set_file_lock(file.as_fd(), &request).map_err(Errno::from) {
             Err(Errno::EACCES) => Err(Errno::EAGAIN),
             done => done,
+        }
+    }
+
+    /// Drops the `flock` lock of an open file that will be closed. A sync that is under way keeps the host's descriptor open.
+    pub(super) fn unlock_file(&mut self, node: NodeId, handle: Handle) {
+        let file = self
+            .check_lock(node, handle)
+            .and_then(|slot| self.files.get(handle, slot));
+        if let Ok(file) = file {
+            // Without a lock there is nothing to drop, and nobody who could be told.
+            let _ = rustix::fs::flock(&file.fd, FlockOperation::NonBlockingUnlock);
         }
     }
 
