@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use common::message::{Body, op, u32_at, u64_at};
 use common::{Driver, ROOT, mounted};
-use virtio_fs::MemoryFs;
+use virtio_fs::fuse_wire::{Name, OpenOutFlags};
 use virtio_fs::overlay::{GuestReport, Overlay, OverlayError, VirtualEntry};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::{Attr, DirEntry, DirSink, Entry, Errno, FileKind, FileSystem, Handle, MemoryFs, NodeId, Opened};
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -194,6 +195,56 @@ fn a_listing_in_small_parts_has_each_name_once() {
     assert_eq!(whole.len(), 24);
     for size in [40, 48, 64, 100, 200, 500] {
         assert_eq!(driver.list(ROOT, size).unwrap(), whole, "replies of {size} bytes");
+    }
+}
+
+/// A folder as ext4 lists it: what continues after its last entry is the largest number that there is.
+struct EndsAtTheLargestOffset;
+
+impl FileSystem for EndsAtTheLargestOffset {
+    fn lookup(&mut self, _: NodeId, _: Name<'_>) -> Result<Entry, Errno> {
+        Err(Errno::ENOENT)
+    }
+
+    fn getattr(&mut self, node: NodeId, _: Option<Handle>) -> Result<Attr, Errno> {
+        let mode = FileKind::Directory.mode() | 0o755;
+        Ok(Attr {
+            ino: node.0,
+            mode,
+            nlink: 2,
+            ..Attr::default()
+        })
+    }
+
+    fn opendir(&mut self, _: NodeId, _: u32) -> Result<Opened, Errno> {
+        let (handle, flags) = (Handle(1), OpenOutFlags::empty());
+        Ok(Opened { handle, flags })
+    }
+
+    fn readdir(&mut self, _: NodeId, _: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+        let end = i64::MAX.cast_unsigned();
+        for (number, (name, next)) in [(b"first" as &[u8], 77), (b"last", end)].into_iter().enumerate() {
+            let listed = [0, 77, end].iter().position(|known| *known == offset);
+            let entry = DirEntry {
+                ino: 5,
+                offset: next,
+                kind: None,
+                name,
+            };
+            if listed <= Some(number) && !sink.push(&entry, None) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn mount_points_are_listed_after_a_folder_that_ends_at_the_largest_offset() {
+    let mut driver = mounted(Overlay::new(EndsAtTheLargestOffset, entries()).unwrap());
+    for size in [40, 64, 80, 4096] {
+        let listed = driver.list(ROOT, size).unwrap();
+        assert_eq!(listed, ["first", "last", "proc", "mnt"], "replies of {size} bytes");
     }
 }
 

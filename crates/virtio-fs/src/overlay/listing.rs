@@ -13,6 +13,13 @@ use crate::{DirEntry, DirSink, Entry, FileSystem, Handle, NodeId};
 /// folder is 2^63 - 1 on some.
 const FIRST_OFFSET: u64 = 0x7fff_ffff_ffff_f000;
 
+/// How many of `count` virtual entries come before `offset`; `None` where it is one of the file system underneath. On ext4 the
+/// largest number there is comes with the last entry.
+fn virtual_done(offset: u64, count: usize) -> Option<usize> {
+    let done = offset.checked_sub(FIRST_OFFSET)?;
+    usize::try_from(done).ok().filter(|done| *done <= count)
+}
+
 /// Stands between the file system underneath and the guest's buffer.
 struct Filter<'a> {
     sink: &'a mut dyn DirSink,
@@ -60,7 +67,8 @@ impl<F: FileSystem> Overlay<F> {
             return self.list_inner(node, handle, offset, plus, sink);
         };
         let known = self.children(folder);
-        if offset < FIRST_OFFSET || offset > FIRST_OFFSET + known.len() as u64 {
+        let done = virtual_done(offset, known.len());
+        if done.is_none() {
             let mut filter = Filter {
                 sink,
                 known: &known,
@@ -83,7 +91,7 @@ impl<F: FileSystem> Overlay<F> {
                 return Ok(());
             }
         }
-        self.list_missing(node, offset, &known, sink)
+        self.list_missing(node, done.unwrap_or(0), &known, sink)
     }
 
     fn list_inner(
@@ -110,15 +118,14 @@ impl<F: FileSystem> Overlay<F> {
             .collect()
     }
 
-    /// Mount points that the host does not have, after all that it has.
+    /// Mount points that the host does not have, after all that it has, without the first `done`.
     fn list_missing(
         &mut self,
         node: NodeId,
-        offset: u64,
+        done: usize,
         known: &[(Vec<u8>, bool, Index)],
         sink: &mut dyn DirSink,
     ) -> Result<()> {
-        let done = usize::try_from(offset.saturating_sub(FIRST_OFFSET)).unwrap_or(0);
         for (number, (name, hidden, index)) in known.iter().enumerate().skip(done) {
             if *hidden || self.host_has(node, name)? {
                 continue;
