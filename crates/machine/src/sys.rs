@@ -32,6 +32,8 @@ struct KvmSignalMask {
 
 /// Size in bytes of the kernel's `sigset_t`.
 const KERNEL_SIGSET: u32 = 8;
+/// The kernel's first real-time signal.
+const KERNEL_SIGRTMIN: libc::c_int = 32;
 const KVMIO: u32 = 0xae;
 
 // The size field of this ioctl counts the fixed part only: `struct kvm_signal_mask` ends in an array without a length.
@@ -66,13 +68,18 @@ pub(crate) fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Lets the kick signal, and nothing else, interrupt `KVM_RUN` of this vCPU.
+/// Every signal but the kick and those that the C library keeps for itself, below the first real-time signal that it leaves to
+/// programs: it sends them to all threads when the process changes its user or groups, and waits for each to have answered.
+fn blocked_in_guest() -> u64 {
+    let let_through = (KERNEL_SIGRTMIN..libc::SIGRTMIN()).chain([kick_signal()]);
+    !let_through.fold(0, |bits, signal| bits | 1 << (signal - 1))
+}
+
+/// Lets kicks, and no other signal that a program may send, interrupt `KVM_RUN` of this vCPU.
 pub(crate) fn let_kicks_through(vcpu: &VcpuFd) -> io::Result<()> {
-    let kick = u64::try_from(kick_signal()).map_err(io::Error::other)?;
-    let blocked = !(1u64 << (kick - 1));
     let mask = KvmSignalMask {
         len: KERNEL_SIGSET,
-        sigset: blocked.to_ne_bytes(),
+        sigset: blocked_in_guest().to_ne_bytes(),
     };
     // SAFETY: the kernel reads `len` and then `len` bytes after it, all of which `mask` holds.
     let result = unsafe { ioctl_with_ptr(vcpu, KVM_SET_SIGNAL_MASK(), &raw const mask) };

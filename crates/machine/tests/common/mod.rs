@@ -2,23 +2,31 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
 
 use machine::kernel::KernelImage;
-use machine::{HostStdio, Limits, Machine, Resources, Share, Spec};
+use machine::{Exit, Handle, HostStdio, Limits, Machine, Resources, Share, Spec};
 
 /// Where the code lies and is entered.
 const LOAD: u32 = 0x10_0000;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`.
 const PVH_NOTE: u32 = 18;
 
+/// How long a test waits for what takes no time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// So long after it has written a byte, which makes its vCPU leave it, a guest is entered again.
+const ENTERED_AGAIN: Duration = Duration::from_millis(50);
+
 /// Resets the machine through the i8042: `mov al, 0xfe; out 0x64, al; hlt; jmp $`.
 pub(crate) const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfe];
-/// Runs for ever: `jmp $`.
-pub(crate) const SPIN: &[u8] = &[0xeb, 0xfe];
-/// Halts for ever, with interrupts off: `cli; hlt; jmp -3`.
-pub(crate) const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
+/// Says so and runs for ever: `mov dx, 0x3f8; out dx, al; jmp $`.
+pub(crate) const SPIN: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xfe];
+/// Says so and halts for ever, with interrupts off: `mov dx, 0x3f8; out dx, al; cli; hlt; jmp -3`.
+pub(crate) const HALT: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xfa, 0xf4, 0xeb, 0xfd];
 /// Faults where there is no handler: `ud2`.
 pub(crate) const FAULT: &[u8] = &[0x0f, 0x0b];
 
@@ -68,6 +76,10 @@ impl Guest {
     }
 
     pub(crate) fn build_as(&self, spec: &Spec) -> Machine {
+        self.build_with(spec, HostStdio::default())
+    }
+
+    fn build_with(&self, spec: &Spec, stdio: HostStdio) -> Machine {
         let kernel = open(&self.kernel());
         let plan = machine::plan(spec, &Limits::new(kernel.traits().clone())).unwrap();
         machine::build(
@@ -75,10 +87,55 @@ impl Guest {
             Resources {
                 kernel,
                 initramfs: None,
-                stdio: HostStdio::default(),
+                stdio,
             },
         )
         .unwrap()
+    }
+
+    /// Runs it with so many vCPUs on a thread of its own, and waits until it says at COM1 that it runs.
+    pub(crate) fn start(&self, cpus: u32) -> Running {
+        let (mut com1, stderr) = std::io::pipe().unwrap();
+        let stdio = HostStdio {
+            stderr: Some(stderr.into()),
+            ..HostStdio::default()
+        };
+        let machine = self.build_with(&Spec { cpus, ..self.spec() }, stdio);
+        let handle = machine.handle();
+        let (ended, exit) = channel();
+        thread::spawn(move || ended.send(machine.run().unwrap()));
+        com1.read_exact(&mut [0]).unwrap();
+        thread::sleep(ENTERED_AGAIN);
+        Running { handle, exit }
+    }
+}
+
+/// A machine whose guest has said that it runs.
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    exit: Receiver<Exit>,
+}
+
+impl Running {
+    /// Pauses it, which is to be done soon.
+    #[track_caller]
+    pub(crate) fn pause(&self) {
+        let (handle, (done, paused)) = (self.handle.clone(), channel());
+        thread::spawn(move || {
+            handle.pause();
+            done.send(())
+        });
+        paused.recv_timeout(PATIENCE).expect("the machine does not pause");
+    }
+
+    /// How it ends, which it is to do soon.
+    #[track_caller]
+    pub(crate) fn exit(self) -> Exit {
+        self.exit.recv_timeout(PATIENCE).expect("the machine does not end")
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exit.try_recv().is_ok()
     }
 }
 
