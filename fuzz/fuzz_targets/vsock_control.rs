@@ -95,9 +95,8 @@ fn send(mux: &mut Muxer, to: u32, body: &[u8]) {
     mux.receive(now, &header, header.len, body);
     while let Some(action) = mux.poll_action() {
         match action {
-            Action::Connect { id, .. } | Action::ConnectDatagram { id, .. } => {
-                mux.connected(now, id, Err(Errno::ECONNREFUSED));
-            }
+            Action::Connect { id, .. } => mux.connected(now, id, Err(Errno::ECONNREFUSED)),
+            Action::ConnectDatagram { id, to } => mux.datagram_connected(id, Ok(to)),
             Action::Listen { id, at, .. } => mux.listening(id, Ok(at)),
             Action::OpenDatagram { id, .. } => mux.datagram_opened(id, Ok(())),
             Action::QueryName { id, ticket, .. } => mux.named(id, ticket, Err(Errno::ENOTCONN)),

@@ -18,7 +18,8 @@ pub struct VsockConfig {
     pub tsi: TsiFlags,
     /// Where those may connect to.
     pub policy: Policy,
-    /// The embedder's say in each destination that the policy allows.
+    /// The embedder's say in each destination that the policy allows. Plain vsock ports are routes of the embedder's own, and
+    /// the guest's own published ports are no destination: nobody is asked about those.
     pub hook: Option<Box<dyn Hook>>,
     /// The folder that the guest sees as `/`, for AF_UNIX sockets. Without it none is reached.
     pub unix_root: Option<OwnedFd>,
@@ -99,6 +100,10 @@ impl VsockConfig {
         self.check()?;
         let listeners = self.routes.iter().map(Route::listen).collect::<Result<Vec<_>, _>>()?;
         let listeners: Vec<RouteListener> = listeners.into_iter().flatten().collect();
+        let mut backend = HostSockets::new();
+        if let Some(dir) = self.unix_root {
+            backend = backend.with_unix_root(dir).with_published(&self.publish_unix);
+        }
         let mut config = Config {
             tsi: self.tsi,
             policy: self.policy,
@@ -109,10 +114,6 @@ impl VsockConfig {
             limits: self.limits,
             ..Config::new(self.guest_cid)
         };
-        let mut backend = HostSockets::new();
-        if let Some(dir) = self.unix_root {
-            backend = backend.with_unix_root(dir);
-        }
         let mut datagram_services = Vec::new();
         for route in self.routes {
             match route {

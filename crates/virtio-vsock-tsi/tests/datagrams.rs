@@ -119,6 +119,27 @@ fn datagram_of_a_stranger_is_dropped() {
     assert_eq!(vm.stat("datagrams_unsolicited"), 1);
 }
 
+/// The host's kernel keeps what has come before it connects a socket.
+#[test]
+fn datagram_of_a_stranger_from_before_a_connect_is_dropped() {
+    let (host, stranger) = (host("127.0.0.1:0"), host("127.0.0.1:0"));
+    let to = host.local_addr().unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = socket(&mut vm, 2);
+    send_to(&mut vm, port, to, b"x");
+    let (_, from) = receive(&host);
+    stranger.send_to(b"surprise", from).unwrap();
+    host.send_to(b"answer", from).unwrap();
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(reply_port, 1025, &connect_body(port, &sockaddr(to)));
+    assert_eq!(vm.datagram_to(reply_port), [0; 4]);
+    host.send_to(b"connected", from).unwrap();
+
+    assert_eq!(vm.datagram_to(port), b"answer");
+    assert_eq!(vm.datagram_to(port), b"connected");
+    assert_eq!(vm.stat("datagrams_unsolicited"), 1);
+}
+
 #[test]
 fn connected_datagrams_go_both_ways_and_tell_their_peer() {
     let host = host("127.0.0.1:0");

@@ -135,11 +135,32 @@ fn event_loop_that_takes_no_more_sockets_is_an_error_of_the_connection() {
     vm.watcher.refuse = true;
     let port = vm.fresh_port();
     vm.create(port, 2, 1);
-    vm.connect(port, listener.local_addr().unwrap());
-    vm.settle();
-    assert!(vm.watcher.watched() == 0);
+    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0, "it stands at once");
+    vm.streams
+        .insert((port, 620), common::GuestStream::connecting(port, 620));
+    let request = vm.streams[&(port, 620)].packet(1);
+    vm.send(&request);
+    vm.wait_reset(port);
     vm.watcher.refuse = false;
     vm.open_tcp(listener.local_addr().unwrap());
+}
+
+/// It was told that it listens, and whoever waited at it waited for ever.
+#[test]
+fn listener_that_the_event_loop_does_not_take_is_closed() {
+    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut vm = Vm::new(VsockConfig {
+        port_map: [(80, at)].into(),
+        ..inet_config()
+    });
+    vm.watcher.refuse = true;
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    let body = listen_body(port, port, 5, &sockaddr("0.0.0.0:80".parse().unwrap()));
+    vm.request_result(1029, &body);
+    let accept = [port.to_le_bytes(), 0u32.to_le_bytes()].concat();
+    assert!(vm.request_result(1030, &accept) < 0);
+    TcpListener::bind(at).expect("the port is free");
 }
 
 #[test]

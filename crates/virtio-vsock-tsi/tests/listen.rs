@@ -301,3 +301,25 @@ fn listen_with_any_backlog_and_again_on_a_listener_succeeds() {
         inbound(&mut vm, port);
     }
 }
+
+/// Nobody ever answered, and 4096 of them left no room for anybody's requests.
+#[test]
+fn new_socket_in_the_place_of_a_listener_ends_the_accept_that_waits_and_who_came_in() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, result) = listen(&mut vm, 5);
+    assert_eq!(result, 0);
+    vm.listening.clear();
+    let mut client = TcpStream::connect(at).unwrap();
+    with_timeout(&client);
+    let waits = vm.fresh_port();
+    vm.send_datagram(waits, 1030, &accept_body(port, 0));
+    vm.settle();
+
+    vm.create(port, 2, 1);
+    let reply = vm.datagram_to(waits);
+    assert_eq!(i32::from_le_bytes(reply.try_into().unwrap()), -103);
+    assert!(client.read(&mut [0]).is_err(), "reset");
+    vm.settle();
+    assert_eq!(vm.watcher.watched(), 0);
+}

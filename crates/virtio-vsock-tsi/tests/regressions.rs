@@ -400,7 +400,7 @@ fn line_22_device_works_again_after_each_of_many_resets() {
             matches!(host.read(&mut [0; 64]), Ok(0) | Err(_)),
             "the host sees the end"
         );
-        assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+        assert_eq!(vm.handler.muxer().len(), 0);
     }
 }
 

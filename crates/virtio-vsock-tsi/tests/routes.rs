@@ -3,11 +3,13 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{GuestStream, Vm, pattern};
+use rustix::event::{EventfdFlags, eventfd};
 use virtio_vsock_tsi::{
     DatagramService, Route, RouteError, ServiceRead, StreamService, TsiFlags, VsockConfig, VsockConfigError,
 };
@@ -345,6 +347,160 @@ fn datagram_service_hears_and_answers() {
     );
 }
 
+/// What a service and the thread that feeds it share: bytes for the guest, and the doorbell.
+#[derive(Clone)]
+struct Fed {
+    waiting: Arc<Mutex<Vec<u8>>>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Fed {
+    fn new() -> Fed {
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
+        Fed {
+            waiting: Arc::default(),
+            bell: Arc::new(bell),
+        }
+    }
+
+    fn feed(&self, bytes: &[u8]) {
+        self.waiting.lock().unwrap().extend(bytes);
+        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    fn route(&self) -> Route {
+        let fed = self.clone();
+        Route::Service {
+            port: 7,
+            service: Box::new(move || Some(fed.clone())),
+        }
+    }
+}
+
+impl StreamService for Fed {
+    fn write(&mut self, _data: &[u8]) -> usize {
+        0
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> ServiceRead {
+        let mut waiting = self.waiting.lock().unwrap();
+        let len = waiting.len().min(buf.len());
+        buf[..len].copy_from_slice(&waiting[..len]);
+        waiting.drain(..len);
+        match len {
+            0 => ServiceRead::Empty,
+            _ => ServiceRead::Bytes(len),
+        }
+    }
+
+    fn waker(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.bell.as_fd())
+    }
+}
+
+#[test]
+fn stream_service_that_has_something_later_is_asked_when_it_says_so() {
+    let fed = Fed::new();
+    let mut vm = Vm::new(routes(vec![fed.route()]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 7);
+    for bytes in [&b"first"[..], b"second"] {
+        vm.settle();
+        fed.feed(bytes);
+        assert_eq!(vm.read(port, bytes.len()), bytes);
+    }
+}
+
+/// The event loop reported it without end, at the guest's will.
+#[test]
+fn stream_service_with_bytes_that_the_guest_does_not_take_costs_no_turns() {
+    let fed = Fed::new();
+    let mut vm = Vm::new(routes(vec![fed.route()]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 7);
+    vm.shutdown(port, 1);
+    vm.write(port, b"what the service does not take");
+    vm.settle();
+    fed.feed(b"what the guest does not take");
+    vm.settle();
+    let events = vm.watcher.events;
+    vm.settle();
+    assert_eq!(vm.watcher.events, events);
+}
+
+/// It never returned: the service's descriptor can always be written to.
+#[test]
+fn end_of_the_machine_does_not_wait_for_a_service_that_takes_nothing() {
+    let fed = Fed::new();
+    let mut vm = Vm::new(routes(vec![fed.route()]));
+    let port = vm.fresh_port();
+    vm.open_stream(port, 7);
+    vm.write(port, b"last words");
+    vm.turn();
+    for patience in [Duration::ZERO, Duration::from_millis(20)] {
+        let mem = vm.peer.guest().shared_mem();
+        vm.handler.finish(vm.now, patience, &mut vm.queues, &*mem).unwrap();
+    }
+}
+
+/// Datagrams for one of the guest's ports that come from another thread.
+struct FedDatagrams(Fed);
+
+impl DatagramService for FedDatagrams {
+    fn receive(&mut self, _guest_port: u32, _data: &[u8]) {}
+
+    fn next(&mut self) -> Option<(u32, Vec<u8>)> {
+        let mut waiting = self.0.waiting.lock().unwrap();
+        let byte = waiting.pop()?;
+        Some((5000, vec![byte]))
+    }
+
+    fn waker(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.bell.as_fd())
+    }
+}
+
+/// It came with the next datagram that the guest sent.
+#[test]
+fn datagram_service_that_has_something_later_is_asked_when_it_says_so() {
+    let fed = Fed::new();
+    let service = Box::new(FedDatagrams(fed.clone()));
+    let mut vm = Vm::new(routes(vec![Route::DatagramService { port: 99, service }]));
+    for byte in *b"ab" {
+        vm.settle();
+        fed.feed(&[byte]);
+        let packet = vm.wait("a datagram", |vm| vm.datagrams.pop());
+        assert_eq!(
+            (packet.src_port, packet.dst_port, packet.payload),
+            (99, 5000, vec![byte])
+        );
+    }
+    vm.reset();
+    fed.feed(b"c");
+    assert_eq!(vm.wait("a datagram", |vm| vm.datagrams.pop()).payload, b"c");
+    vm.handler.stop(&mut vm.watcher);
+    assert_eq!(vm.watcher.watched(), 0);
+}
+
+/// The one with the lowest port was asked first each time.
+#[test]
+fn datagram_services_that_always_have_something_take_turns() {
+    let busy = [97, 98, 99].map(|port| (port, Fed::new()));
+    let services = busy.iter().map(|(port, fed)| Route::DatagramService {
+        port: *port,
+        service: Box::new(FedDatagrams(fed.clone())),
+    });
+    let mut vm = Vm::without_rx(routes(services.collect()));
+    for (_, fed) in &busy {
+        fed.feed(&[0; 20]);
+    }
+    vm.settle();
+    vm.peer.post_rx(6);
+    vm.turn();
+    let from: Vec<_> = vm.datagrams.iter().map(|packet| packet.src_port).collect();
+    assert_eq!(from[..6], [97, 98, 99, 97, 98, 99]);
+}
+
 #[test]
 fn routes_that_cannot_be_are_refused() {
     let to = |port, path: &str| Route::Connect {
@@ -431,12 +587,18 @@ fn stale_socket_of_a_listen_route_is_replaced_and_a_living_one_is_not() {
 fn clients_before_the_driver_is_ready_wait_in_the_backlog() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l");
-    let handler = routes(vec![Route::Listen {
+    let mut vm = Vm::new(routes(vec![Route::Listen {
         port: 80,
         path: path.clone(),
-    }])
-    .into_handler()
-    .unwrap();
-    let _client = client(&path);
-    assert_eq!(handler.muxer().len(), 0);
+    }]));
+    vm.handler.stop(&mut vm.watcher);
+    let mut client = client(&path);
+    client.write_all(b"early").unwrap();
+    vm.settle();
+    assert_eq!((vm.handler.muxer().len(), vm.watcher.events), (0, 0));
+
+    vm.listening.push(80);
+    vm.handler.start(&mut vm.watcher).unwrap();
+    vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
+    assert_eq!(vm.read(80, 5), b"early");
 }

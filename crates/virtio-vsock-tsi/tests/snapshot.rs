@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use common::{Vm, connect_body, inet_config, listen_body, sockaddr};
 use virtio_vsock_tsi::VsockConfig;
+use virtio_vsock_tsi::vsock_proto::state::ReplyState;
 
 fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -37,7 +38,7 @@ fn moved(vm: &mut Vm, config: VsockConfig) {
     vm.handler.quiesce(&mut vm.queues, &*mem).unwrap();
     let state = vm.handler.save();
     vm.handler.reset();
-    *vm = Vm::new(config);
+    vm.move_to(config);
     vm.handler.restore(vm.now, &state, &mut vm.watcher).unwrap();
     vm.peer.post_event(4);
     vm.turn();
@@ -121,4 +122,38 @@ fn save_without_a_restore_changes_nothing() {
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"answer");
     assert!(vm.strays.is_empty());
+}
+
+/// A guest could make a state that no device took: the answer that found no buffer, and the one to the request after it.
+#[test]
+fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
+    let host = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::without_rx(inet_config());
+    let (port, waits) = (vm.fresh_port(), vm.fresh_port());
+    vm.create(port, 2, 2);
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(
+        reply_port,
+        1025,
+        &connect_body(port, &sockaddr(host.local_addr().unwrap())),
+    );
+    vm.turn();
+    for _ in 0..2 {
+        let small = vm.peer.guest().writable(44 + 20);
+        vm.peer.post_rx_chain(vec![small]);
+    }
+    vm.send_datagram(waits, 1026, &common::getname_body(port, 0, 1));
+    vm.settle();
+    vm.send_datagram(waits, 1030, &[9u32.to_le_bytes(), 0u32.to_le_bytes()].concat());
+    vm.settle();
+
+    let state = vm.handler.save();
+    let answers: Vec<_> = state.replies.iter().filter(|reply| reply.reply_port == waits).collect();
+    assert!(
+        matches!(answers[..], [ReplyState { control_port: 1030, .. }]),
+        "{answers:?}"
+    );
+    let mut other = Vm::new(inet_config());
+    other.handler.restore(vm.now, &state, &mut other.watcher).unwrap();
+    assert_eq!(other.datagram_to(waits), (-22i32).to_le_bytes());
 }

@@ -36,6 +36,20 @@ fn connect(vm: &mut Vm, addr: &[u8]) -> (u32, i32) {
     (port, vm.request_result(1025, &connect_body(port, addr)))
 }
 
+fn published(root: &std::path::Path, path: &str) -> VsockConfig {
+    VsockConfig {
+        publish_unix: vec![path.as_bytes().to_vec()],
+        ..config(root)
+    }
+}
+
+fn listen(vm: &mut Vm, path: &str) -> (u32, i32) {
+    let port = vm.fresh_port();
+    vm.create(port, 1, 1);
+    let result = vm.request_result(1029, &listen_body(port, port, 5, &sockaddr_un(path)));
+    (port, result)
+}
+
 #[test]
 fn connect_inside_the_root_reaches_the_socket_and_names_it_as_the_guest_did() {
     let (_outside, root) = folders();
@@ -218,4 +232,58 @@ fn families_that_are_off_are_refused_with_the_reason() {
     assert_eq!(vm.connect(port, "127.0.0.1:80".parse().unwrap()), -97);
     let mut vm = Vm::new(common::inet_config());
     assert_eq!(connect(&mut vm, &sockaddr_un("/run/a.sock")).1, -97);
+}
+
+/// It was removed as if it were ours: a server that had started in the meantime could not be reached any more.
+#[test]
+fn socket_that_somebody_else_has_put_in_the_place_of_a_published_one_stays() {
+    let (_outside, root) = folders();
+    let mut vm = Vm::new(published(&root, "/run"));
+    let (first, result) = listen(&mut vm, "/run/app.sock");
+    assert_eq!(result, 0);
+    std::fs::remove_file(root.join("run/app.sock")).unwrap();
+    let (_second, result) = listen(&mut vm, "/run/app.sock");
+    assert_eq!(result, 0);
+    vm.release(first, 620);
+    vm.settle();
+    UnixStream::connect(root.join("run/app.sock")).unwrap();
+}
+
+#[test]
+fn link_in_a_published_folder_publishes_nothing_else() {
+    let (_outside, root) = folders();
+    symlink("/", root.join("run/up")).unwrap();
+    std::fs::create_dir(root.join("run/deep")).unwrap();
+    symlink("run", root.join("link")).unwrap();
+    let mut vm = Vm::new(published(&root, "/run"));
+    assert_eq!(listen(&mut vm, "/run/up/secret.sock").1, -1);
+    assert!(!root.join("secret.sock").exists());
+    assert_eq!(listen(&mut vm, "/run/deep/a.sock").1, 0);
+
+    let mut vm = Vm::new(published(&root, "/link"));
+    assert_eq!(listen(&mut vm, "/link/b.sock").1, 0, "a link that was published itself");
+    assert!(root.join("run/b.sock").exists());
+    let mut vm = Vm::new(published(&root, "/link/c.sock"));
+    assert_eq!(listen(&mut vm, "/link/c.sock").1, 0);
+}
+
+/// It stayed in the event loop, which heard of the next one with the same number.
+#[test]
+fn datagram_socket_whose_connect_failed_is_closed() {
+    let (_outside, root) = folders();
+    let host = UnixDatagram::bind(root.join("run/d.sock")).unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut vm = Vm::new(config(&root));
+    let port = vm.fresh_port();
+    vm.create(port, 1, 2);
+    let none = connect_body(port, &sockaddr_un("/run/none.sock"));
+    assert_eq!(vm.request_result(1025, &none), -2);
+    vm.settle();
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(reply_port, 1027, &connect_body(port, &sockaddr_un("/run/d.sock")));
+    vm.send_datagram(port, 1028, b"there");
+    vm.settle();
+    let mut got = [0; 5];
+    assert_eq!(host.recv(&mut got).unwrap(), 5);
+    assert_eq!(vm.watcher.watched(), 1);
 }

@@ -78,7 +78,8 @@
 //! - bytes in flight to the guest never pass its credit, nor packets what Linux holds for it;
 //! - bytes for the host never pass the windows that were announced, and those together never pass the limit;
 //! - each REQUEST gets one RESPONSE or RST, and no RESPONSE comes without one;
-//! - a host's socket is closed in order only when it has taken all that the guest sent, else with a reset;
+//! - a host's socket is closed in order only when it has taken all that the guest sent, else with a reset (AF_UNIX has none: its
+//!   peer sees the end of file);
 //! - after the host's socket is closed a stream says nothing but RST;
 //! - a reset closes everything.
 

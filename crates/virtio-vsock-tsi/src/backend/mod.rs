@@ -7,11 +7,13 @@ mod service;
 mod sockets;
 mod unix;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::AtFlags;
 use vsock_proto::Errno;
 use vsock_proto::wire::{Family, SocketName};
 
@@ -21,6 +23,7 @@ pub use sockets::HostSockets;
 
 pub(crate) use names::{UNNAMED, from_any, to_any};
 pub(crate) use routes::{RouteKind, RouteListener, check as check_routes};
+pub(crate) use service::silence;
 
 /// The host's side, as a [`Handler`](crate::Handler) uses it. Nothing here may block.
 pub trait Backend: Send {
@@ -89,18 +92,41 @@ pub struct Peer {
     pub(crate) _held: Option<OwnedFd>,
 }
 
-/// A socket's name in the file system, removed with this value.
+/// A socket's name in the file system, removed with this value unless it has become another file's.
 #[derive(Debug)]
 pub struct Place {
     dir: File,
     name: PathBuf,
+    file: (u64, u64),
+}
+
+impl Place {
+    /// Of the socket that was just bound there.
+    ///
+    /// # Errors
+    /// When nothing is there.
+    pub(crate) fn new(dir: OwnedFd, name: &OsStr) -> rustix::io::Result<Place> {
+        let file = file_at(&dir, name.as_ref())?;
+        Ok(Place {
+            dir: File::from(dir),
+            name: PathBuf::from(name),
+            file,
+        })
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Somebody else may have removed it: nothing to do then.
-        let _ = rustix::fs::unlinkat(&self.dir, &self.name, rustix::fs::AtFlags::empty());
+        if file_at(&self.dir, &self.name) == Ok(self.file) {
+            let _ = rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
+        }
     }
+}
+
+/// Device and inode of what has a name.
+fn file_at(dir: impl AsFd, name: &Path) -> rustix::io::Result<(u64, u64)> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 impl HostStream {

@@ -15,8 +15,8 @@ pub trait StreamService: Send {
     /// The guest sends no more.
     fn guest_finished(&mut self) {}
 
-    /// A descriptor that becomes readable when there is something new to [`read`](Self::read) or room to
-    /// [`write`](Self::write), for a service that does not always answer at once. The service makes it unreadable.
+    /// The doorbell of a service that does not always answer at once: an eventfd(2) with `EFD_NONBLOCK`, added to when there
+    /// is something new to [`read`](Self::read) or room to [`write`](Self::write). The device empties it and then asks.
     fn waker(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -57,9 +57,15 @@ pub trait DatagramService: Send {
     /// The next datagram for the guest: its port there and its bytes. Longer than the guest's buffer, it is dropped.
     fn next(&mut self) -> Option<(u32, Vec<u8>)>;
 
-    /// A descriptor that becomes readable when there is something new for [`next`](Self::next). The service makes it
-    /// unreadable.
+    /// The doorbell of a service that has datagrams at other times too: an eventfd(2) with `EFD_NONBLOCK`, added to when there
+    /// is something new for [`next`](Self::next). The device empties it and then asks.
     fn waker(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// Makes a doorbell silent until it is rung again.
+pub(crate) fn silence(waker: BorrowedFd<'_>) {
+    // Nothing in it: somebody else did.
+    let _ = rustix::io::read(waker, &mut [0u8; 8]);
 }

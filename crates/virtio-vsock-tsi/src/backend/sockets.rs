@@ -33,6 +33,16 @@ impl HostSockets {
         self
     }
 
+    /// Where below that folder the guest's own AF_UNIX sockets may be shown, as in
+    /// [`Publish::unix`](vsock_proto::Publish::unix): links to these places are followed, links in them are not.
+    #[must_use]
+    pub fn with_published(mut self, paths: &[Vec<u8>]) -> HostSockets {
+        if let Some(root) = &mut self.unix_root {
+            root.publish(paths);
+        }
+        self
+    }
+
     /// A plain vsock port leads to an AF_UNIX socket.
     #[must_use]
     pub fn with_path(mut self, port: u32, path: PathBuf) -> HostSockets {

@@ -4,7 +4,6 @@
 //! `..` nor a link leads out. What was found is used through its descriptor, so nobody can swap it in between.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -19,16 +18,27 @@ use super::{Connection, HostStream, Listener, Peer, Place, errno};
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// The folder that holds all AF_UNIX sockets a guest can name: what it sees as `/`.
 #[derive(Debug)]
 pub(crate) struct UnixRoot {
     dir: OwnedFd,
+    published: Vec<PathBuf>,
 }
 
 impl UnixRoot {
     pub(crate) fn new(dir: OwnedFd) -> UnixRoot {
-        UnixRoot { dir }
+        UnixRoot {
+            dir,
+            published: Vec::new(),
+        }
+    }
+
+    pub(super) fn publish(&mut self, paths: &[Vec<u8>]) {
+        let paths = paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
+        self.published.extend(paths);
     }
 
     pub(super) fn connect(&self, name: &UnixName) -> Result<Connection, Errno> {
@@ -61,21 +71,36 @@ impl UnixRoot {
         let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
             return Err(Errno::EINVAL);
         };
-        let dir = self.open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(errno)?;
+        let dir = self.open_published(parent)?;
         let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
         let fd = socket(SocketType::STREAM)?;
         remove_dead_socket(&dir, last)?;
         net::bind(&fd, &addr).map_err(errno)?;
-        let place = Some(Place {
-            dir: File::from(dir),
-            name: PathBuf::from(last),
-        });
+        let place = Some(Place::new(dir, last).map_err(errno)?);
         net::listen(&fd, backlog.into()).map_err(errno)?;
         Ok(Listener {
             socket: fd,
             at: SocketName::Unix(name.clone()),
             place,
         })
+    }
+
+    /// A folder in or below a published one. Links lead to what is published, not from there to elsewhere.
+    fn open_published(&self, folder: &Path) -> Result<OwnedFd, Errno> {
+        let base = self.published.iter().filter(|path| folder.starts_with(path)).max();
+        let Some(base) = base else {
+            // The socket itself is published.
+            return self.open(folder, FOLDER).map_err(errno);
+        };
+        let base_dir = self.open(base, FOLDER).map_err(errno)?;
+        let rest = folder.strip_prefix(base).unwrap_or(folder);
+        if rest.as_os_str().is_empty() {
+            return Ok(base_dir);
+        }
+        match rustix::fs::openat2(&base_dir, rest, FOLDER | OFlags::CLOEXEC, Mode::empty(), BELOW) {
+            Err(OsErrno::LOOP) => Err(Errno::EPERM),
+            opened => opened.map_err(errno),
+        }
     }
 
     /// A socket beneath the folder, and a name for it that leads nowhere else.
@@ -163,10 +188,7 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
     let fd = socket(SocketType::STREAM)?;
     remove_dead_socket(&dir, last)?;
     net::bind(&fd, &addr).map_err(errno)?;
-    let place = Some(Place {
-        dir: File::from(dir),
-        name: PathBuf::from(last),
-    });
+    let place = Some(Place::new(dir, last).map_err(errno)?);
     net::listen(&fd, backlog.into()).map_err(errno)?;
     Ok(Listener {
         socket: fd,
@@ -177,6 +199,7 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
     use std::sync::atomic::{AtomicBool, Ordering};

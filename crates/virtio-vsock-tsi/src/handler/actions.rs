@@ -48,8 +48,8 @@ impl<B: Backend> Handler<B> {
                 self.mux.datagram_opened(id, result);
             }
             Action::ConnectDatagram { id, to } => {
-                let result = self.connect_datagram(id, &to);
-                self.mux.connected(now, id, result);
+                let result = self.connect_datagram(id, to);
+                self.mux.datagram_connected(id, result);
             }
             Action::QueryName { id, own, ticket } => {
                 let name = self.name_of(id, own);
@@ -109,15 +109,26 @@ impl<B: Backend> Handler<B> {
         Ok(())
     }
 
-    fn connect_datagram(&mut self, id: ProxyId, to: &SocketName) -> Result<(), Errno> {
-        if self.endpoints.get(id).is_none() {
+    fn connect_datagram(&mut self, id: ProxyId, to: SocketName) -> Result<SocketName, Errno> {
+        let fresh = self.endpoints.get(id).is_none();
+        if fresh {
             self.open_datagram(id, to.family())?;
         }
-        let peer = self.backend.datagram_peer(to)?;
-        match self.endpoints.get(id).map(|endpoint| &endpoint.body) {
-            Some(Body::Datagram(fd)) => net::connect(fd, &peer.addr).map_err(errno),
-            _ => Err(Errno::EINVAL),
+        let result = self.connect_datagram_socket(id, to);
+        if fresh && result.is_err() {
+            self.endpoints.take(id);
         }
+        result
+    }
+
+    fn connect_datagram_socket(&mut self, id: ProxyId, to: SocketName) -> Result<SocketName, Errno> {
+        let peer = self.backend.datagram_peer(&to)?;
+        let Some(Body::Datagram(fd)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
+            return Err(Errno::EINVAL);
+        };
+        net::connect(fd, &peer.addr).map_err(errno)?;
+        let name = net::getpeername(fd).ok().flatten().and_then(from_any);
+        Ok(name.unwrap_or(to))
     }
 
     fn name_of(&self, id: ProxyId, own: bool) -> Result<SocketName, Errno> {
@@ -200,8 +211,8 @@ impl<B: Backend> Handler<B> {
         if connecting {
             self.endpoints.take(id);
             self.mux.connected(now, id, Err(Errno::ENOBUFS));
-        } else if !self.mux.is_datagram(id) {
-            self.mux.stream_read(id, vsock_proto::StreamRead::Failed);
+        } else {
+            self.mux.lost(id);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use vsock_proto::ProxyId;
 use vsock_proto::wire::SocketName;
 
@@ -197,13 +198,19 @@ impl Endpoints {
     }
 
     /// Those that the host has not taken everything of, and what to wait for.
-    pub(super) fn with_backlog(&self) -> impl Iterator<Item = (ProxyId, BorrowedFd<'_>)> {
+    pub(super) fn with_backlog(&self) -> impl Iterator<Item = (ProxyId, PollFd<'_>)> {
         let waiting = self
             .slots
             .iter()
             .flatten()
             .filter(|endpoint| !endpoint.backlog.is_empty());
-        waiting.filter_map(|endpoint| Some((endpoint.id, endpoint.fd()?)))
+        waiting.filter_map(|endpoint| {
+            let room = match &endpoint.body {
+                Body::Stream(HostStream::Service(_)) => PollFlags::IN,
+                _ => PollFlags::OUT,
+            };
+            Some((endpoint.id, PollFd::from_borrowed_fd(endpoint.fd()?, room)))
+        })
     }
 
     /// Sockets of streams that took all that was meant for them.

@@ -11,7 +11,7 @@ use vsock_proto::{Errno, ProxyId};
 use super::actions::abort_on_close;
 use super::endpoint::{Body, Endpoint};
 use super::{ACCEPT_PAUSE, Handler};
-use crate::backend::{Backend, HostStream, UNNAMED, errno, from_any};
+use crate::backend::{Backend, HostStream, UNNAMED, errno, from_any, silence};
 use crate::watch::{Readiness, Watcher};
 
 impl<B: Backend> Handler<B> {
@@ -58,6 +58,7 @@ impl<B: Backend> Handler<B> {
             }
             Body::Stream(_) if endpoint.connecting => self.connect_decided(now, id, readiness, watcher),
             Body::Stream(HostStream::Service(_)) => {
+                self.silence(id);
                 self.flush_backlog(id);
                 self.mux.readable(id);
             }
@@ -100,6 +101,15 @@ impl<B: Backend> Handler<B> {
         }
         if readiness.readable || over {
             self.input(id);
+        }
+    }
+
+    /// A service's doorbell was heard.
+    pub(super) fn silence(&self, id: ProxyId) {
+        if let Some(Body::Stream(HostStream::Service(service))) = self.endpoints.get(id).map(|endpoint| &endpoint.body)
+            && let Some(waker) = service.waker()
+        {
+            silence(waker);
         }
     }
 

@@ -39,18 +39,19 @@ impl<B: Backend> Handler<B> {
         let taken = self.take_the_last(now, queues, mem);
         while let Some(ready) = self.wait_for_takers(deadline) {
             for id in ready {
+                self.silence(id);
                 self.flush_backlog(id);
             }
             self.run_actions(now, &mut NoLoop);
         }
-        self.forget_input();
+        self.forget_input(patience);
         taken
     }
 
     /// A socket that is closed with bytes unread, or that gets some afterwards, resets its connection, and what was sent on
     /// it is lost with that. A peer that was not listened to has more on the way, so it gets a moment to bring it.
-    fn forget_input(&mut self) {
-        let end = Instant::now() + LINGER;
+    fn forget_input(&mut self, patience: Duration) {
+        let end = Instant::now() + LINGER.min(patience);
         while self.discard_all() > 0 && Instant::now() < end && self.more_is_coming() {}
     }
 
@@ -80,15 +81,11 @@ impl<B: Backend> Handler<B> {
         Ok(())
     }
 
-    /// Which of the sockets that have not taken everything yet take more; `None` when there are none, or time is up.
+    /// Which of those that have not taken everything yet take more; `None` when there are none, or time is up.
     fn wait_for_takers(&self, deadline: Option<Instant>) -> Option<Vec<ProxyId>> {
-        let (ids, mut fds): (Vec<_>, Vec<_>) = self
-            .endpoints
-            .with_backlog()
-            .map(|(id, fd)| (id, PollFd::from_borrowed_fd(fd, PollFlags::OUT)))
-            .unzip();
+        let (ids, mut fds): (Vec<_>, Vec<_>) = self.endpoints.with_backlog().unzip();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if ids.is_empty() {
+        if ids.is_empty() || left.is_some_and(|left| left.is_zero()) {
             return None;
         }
         // A deadline beyond what can be told is none.

@@ -9,12 +9,12 @@ mod finish;
 mod prompt;
 mod routes;
 mod rx;
+mod services;
 mod snapshot;
 mod train;
 mod tx;
 mod update_to_come;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::watch::Watcher;
 use endpoint::Endpoints;
 use routes::Handshake;
 use rx::RxPath;
+use services::DatagramServices;
 use train::Train;
 use update_to_come::UpdateToCome;
 
@@ -74,7 +75,7 @@ pub struct Handler<B = HostSockets> {
     sent: Hold,
     update_to_come: UpdateToCome,
     scratch: Vec<u8>,
-    datagram_services: BTreeMap<u32, Box<dyn DatagramService>>,
+    datagram_services: DatagramServices,
     routes: Vec<RouteListener>,
     handshakes: Vec<Option<Handshake>>,
     /// When listeners that ran into a lack of descriptors are tried again.
@@ -95,7 +96,7 @@ impl<B: Backend> Handler<B> {
             sent: Hold::default(),
             update_to_come: UpdateToCome::default(),
             scratch: Vec::new(),
-            datagram_services: BTreeMap::new(),
+            datagram_services: DatagramServices::default(),
             routes: Vec::new(),
             handshakes: Vec::new(),
             accept_again: None,
@@ -192,7 +193,8 @@ impl<B: Backend> Handler<B> {
         if release { tx.publish(mem) } else { Ok(false) }
     }
 
-    /// The driver reset the device: all connections end. The set-up stays, and other queues may follow.
+    /// The driver reset the device: all connections end. The set-up stays, and other queues may follow. For an event loop that
+    /// goes on there is [`stop`](Self::stop): it would keep the doorbells of services.
     pub fn reset(&mut self) {
         self.mux.reset();
         while self.mux.poll_action().is_some() {}

@@ -14,11 +14,13 @@ use vsock_proto::wire::port;
 use super::endpoint::{Body, Endpoint};
 use super::events::accept_one;
 use super::{ACCEPT_PAUSE, Handler};
-use crate::backend::{Backend, HostStream, RouteKind};
+use crate::backend::{Backend, HostStream, RouteKind, silence};
 use crate::watch::{Interest, Watcher};
 
 /// Tokens of route sockets, behind those of proxies.
 const ROUTE_TOKENS: u32 = (ProxyId::SLOTS as u32) << 16;
+/// Tokens of datagram services' doorbells.
+const SERVICE_TOKENS: u32 = 0xf400_0000;
 /// Tokens of clients that have not named their port yet.
 const HANDSHAKE_TOKENS: u32 = 0xf800_0000;
 /// So many clients may be about to name their port.
@@ -50,33 +52,37 @@ enum Line {
 }
 
 impl<B: Backend> Handler<B> {
-    /// Starts to listen for host clients. To be called when the driver is ready, and again after each reset and each
+    /// Starts to listen for host clients and for datagram services. To be called when the driver is ready, and again after each reset and each
     /// [`stop`](Self::stop).
     ///
     /// # Errors
     /// When the event loop refuses a socket.
     pub fn start(&mut self, watcher: &mut dyn Watcher) -> std::io::Result<()> {
-        for (token, route) in (ROUTE_TOKENS..).zip(&self.routes) {
-            let socket = route.listener.socket.as_fd();
-            match watcher.add(socket, token, READ) {
+        // They may have something already.
+        self.rx.route_datagrams = true;
+        let routes = self.routes.iter().map(|route| route.listener.socket.as_fd());
+        let services = self.datagram_services.wakers();
+        let services = services.map(|(index, waker)| (service_token(index), waker));
+        for (token, fd) in (ROUTE_TOKENS..).zip(routes).chain(services) {
+            match watcher.add(fd, token, READ) {
                 // It outlives a reset, and the event loop may have too.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    watcher.modify(socket, token, READ)?
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => watcher.modify(fd, token, READ)?,
                 result => result?,
             }
         }
         Ok(())
     }
 
-    /// Ends all connections and takes every socket out of the event loop, which would report for ever what nobody looks
-    /// at any more. To be called when [`serve`](Self::serve) has failed.
+    /// Ends all connections and takes every descriptor out of the event loop, which would report for ever what nobody looks
+    /// at any more. To be called when [`serve`](Self::serve) has failed, and in the place of [`reset`](Self::reset) when the
+    /// event loop outlives one.
     pub fn stop(&mut self, watcher: &mut dyn Watcher) {
         self.endpoints.unwatch_all(watcher);
         let handshakes = self.handshakes.iter().flatten().map(|handshake| handshake.fd.as_fd());
         let listeners = self.routes.iter().map(|route| route.listener.socket.as_fd());
-        for socket in handshakes.chain(listeners) {
-            let _ = watcher.remove(socket);
+        let services = self.datagram_services.wakers().map(|(_, waker)| waker);
+        for fd in handshakes.chain(listeners).chain(services) {
+            let _ = watcher.remove(fd);
         }
         self.reset();
     }
@@ -84,6 +90,9 @@ impl<B: Backend> Handler<B> {
     pub(super) fn route_ready(&mut self, now: Duration, token: u32, watcher: &mut dyn Watcher) {
         if let Some(index) = token.checked_sub(HANDSHAKE_TOKENS) {
             return self.handshake_ready(now, index as usize, watcher);
+        }
+        if let Some(index) = token.checked_sub(SERVICE_TOKENS) {
+            return self.service_ready(index as usize);
         }
         for _ in 0..MAX_ACCEPTS {
             let Some(route) = self.routes.get(token.wrapping_sub(ROUTE_TOKENS) as usize) else {
@@ -104,6 +113,13 @@ impl<B: Backend> Handler<B> {
                     return;
                 }
             }
+        }
+    }
+
+    fn service_ready(&mut self, index: usize) {
+        if let Some(waker) = self.datagram_services.waker(index) {
+            silence(waker);
+            self.rx.route_datagrams = true;
         }
     }
 
@@ -166,6 +182,10 @@ impl<B: Backend> Handler<B> {
             }
         }
     }
+}
+
+fn service_token(index: usize) -> u32 {
+    SERVICE_TOKENS + u32::try_from(index).unwrap_or(0)
 }
 
 impl Handshake {

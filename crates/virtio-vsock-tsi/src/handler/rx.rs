@@ -397,27 +397,23 @@ impl<B: Backend> Handler<B> {
         Ok(())
     }
 
-    /// Asks each datagram service once for something to put into the first buffer.
+    /// Puts the next datagram of the services into the first buffer.
     fn route_datagram_turn<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
         mem: &Nearby<'_, M>,
     ) -> Result<(), RingError> {
-        for (&port, service) in &mut self.datagram_services {
-            let Some((guest_port, bytes)) = service.next() else {
-                continue;
-            };
-            let fits = self.rx.oldest().is_some_and(|chain| bytes.len() <= capacity(chain));
-            if !fits {
-                self.mux.stats().datagrams_too_long.count();
-                return Ok(());
-            }
-            let len = u32::try_from(bytes.len()).unwrap_or(0);
-            let header = self.mux.route_datagram_header(port, guest_port, len);
-            self.rx.put(ring, mem, &header, &bytes)?;
+        let Some((port, guest_port, bytes)) = self.datagram_services.next() else {
+            self.rx.route_datagrams = false;
+            return Ok(());
+        };
+        if self.rx.oldest().is_none_or(|chain| bytes.len() > capacity(chain)) {
+            self.mux.stats().datagrams_too_long.count();
             return Ok(());
         }
-        self.rx.route_datagrams = false;
+        let len = u32::try_from(bytes.len()).unwrap_or(0);
+        let header = self.mux.route_datagram_header(port, guest_port, len);
+        self.rx.put(ring, mem, &header, &bytes)?;
         Ok(())
     }
 }

@@ -289,7 +289,7 @@ impl<B: Backend> Handler<B> {
         len: usize,
     ) {
         let bytes = Self::scratch(&mut self.scratch).get_mut(..len).unwrap_or_default();
-        let Some(service) = self.datagram_services.get_mut(&port) else {
+        let Some(service) = self.datagram_services.at(port) else {
             return self.mux.stats().datagrams_undeliverable.count();
         };
         if chain.read_at(mem, HEADER_LEN, bytes).is_ok() {

@@ -224,6 +224,17 @@ impl Vm {
         self.handler.start(&mut self.watcher).unwrap();
     }
 
+    /// Another device takes over memory and rings where they are; the guest's kernel forgets its streams.
+    pub fn move_to(&mut self, config: VsockConfig) {
+        let rings = std::mem::replace(&mut self.queues, queues(&self.peer));
+        let [rx, tx, event] = [rings.rx, rings.tx, rings.event].map(|ring| Ring::new(ring.into_queue()));
+        self.queues = Queues { rx, tx, event };
+        self.handler = config.into_handler().unwrap();
+        self.watcher = Loop::new();
+        self.streams.clear();
+        self.handler.start(&mut self.watcher).unwrap();
+    }
+
     pub fn stat(&self, name: &str) -> u64 {
         let snapshot = self.handler.stats().snapshot();
         snapshot

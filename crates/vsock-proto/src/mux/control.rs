@@ -402,28 +402,8 @@ impl Muxer {
             }
             // The guest closes it after its RST.
             State::Closed => {}
-            State::Listening(listener) => {
-                let (accept, unannounced) = (listener.accept.take(), std::mem::take(&mut listener.unannounced));
-                if let Some(ticket) = accept {
-                    self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
-                }
-                let waiting = self.table.ids().into_iter().filter(|&of| self.waits_for(of, id));
-                for inbound in waiting.chain(unannounced).collect::<Vec<_>>() {
-                    self.reset_stream(inbound, true);
-                }
-                self.drop_proxy(id, false);
-            }
             _ => self.drop_proxy(id, false),
         }
-    }
-
-    fn waits_for(&self, id: ProxyId, at: ProxyId) -> bool {
-        self.table
-            .get(id)
-            .is_some_and(|proxy| match (&proxy.state, proxy.origin) {
-                (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
-                _ => false,
-            })
     }
 }
 

@@ -14,18 +14,6 @@ impl Muxer {
     /// A host connect is over.
     pub fn connected(&mut self, now: Duration, id: ProxyId, result: Result<(), Errno>) {
         let Some(proxy) = self.table.get_mut(id) else { return };
-        if let State::Datagram(datagram) = &mut proxy.state {
-            let waiter = datagram.connect.take();
-            datagram.open |= result.is_ok();
-            datagram.connected |= result.is_ok();
-            if let (Ok(()), Some(to)) = (result, datagram.connecting_to.take()) {
-                datagram.connected_to = Some(to);
-            }
-            if let Some(ticket) = waiter {
-                self.replies.answer(ticket, Reply::Result(reply_code(result)));
-            }
-            return;
-        }
         let State::Connecting(waiter) = proxy.state else { return };
         if result.is_err() {
             self.stats.connections_refused.count();
@@ -48,6 +36,33 @@ impl Muxer {
                 proxy.state = State::Closed;
                 self.table.enqueue(id, Turn::Urgent);
             }
+        }
+    }
+
+    /// A datagram socket is connected, and this is its peer as the host's kernel names it; or it is not.
+    pub fn datagram_connected(&mut self, id: ProxyId, result: Result<SocketName, Errno>) {
+        let Some(State::Datagram(datagram)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
+            return;
+        };
+        let waiter = datagram.connect.take();
+        let asked = datagram.connecting_to.take();
+        let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
+        if let Ok(peer) = result {
+            datagram.open = true;
+            datagram.connected = Some(peer);
+            datagram.connected_to = asked.or(datagram.connected_to.take());
+        }
+        if let Some(ticket) = waiter {
+            self.replies.answer(ticket, Reply::Result(code));
+        }
+    }
+
+    /// The host's end of a proxy is of no use: its event loop does not take it.
+    pub fn lost(&mut self, id: ProxyId) {
+        match self.table.get(id).map(|proxy| &proxy.state) {
+            Some(State::Stream(_)) => self.reset_stream(id, false),
+            Some(State::Listening(_)) => self.drop_proxy(id, true),
+            _ => {}
         }
     }
 

@@ -80,7 +80,7 @@ pub enum Action {
         /// Its family.
         family: Family,
     },
-    /// Make a datagram socket, if there is none, and connect it; then [`Muxer::connected`].
+    /// Make a datagram socket, if there is none, and connect it; then [`Muxer::datagram_connected`].
     ConnectDatagram {
         /// For whom.
         id: ProxyId,
@@ -312,6 +312,7 @@ impl Muxer {
     /// Ends a proxy without a word to the guest.
     fn drop_proxy(&mut self, id: ProxyId, abort: bool) {
         self.before_end(id, None);
+        self.end_listening(id);
         if let Some(proxy) = self.remove(id)
             && !matches!(proxy.state, State::Idle | State::Closed)
         {
@@ -362,6 +363,30 @@ impl Muxer {
             (State::Stream(stream), _) if !stream.is_open() => self.stats.connections_refused.count(),
             _ => {}
         }
+    }
+
+    /// Who waits at a listener that ends is told so, and who came in is not let in any more.
+    fn end_listening(&mut self, id: ProxyId) {
+        let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
+            return;
+        };
+        let (accept, unannounced) = (listener.accept.take(), std::mem::take(&mut listener.unannounced));
+        if let Some(ticket) = accept {
+            self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
+        }
+        let waiting = self.table.ids().into_iter().filter(|&of| self.waits_for(of, id));
+        for inbound in waiting.chain(unannounced).collect::<Vec<_>>() {
+            self.reset_stream(inbound, true);
+        }
+    }
+
+    fn waits_for(&self, id: ProxyId, at: ProxyId) -> bool {
+        self.table
+            .get(id)
+            .is_some_and(|proxy| match (&proxy.state, proxy.origin) {
+                (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
+                _ => false,
+            })
     }
 
     /// One connection less waits for its RESPONSE; `complete` is the one that got it.

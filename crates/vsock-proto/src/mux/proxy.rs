@@ -111,8 +111,8 @@ impl Listener {
 pub(crate) struct Datagram {
     /// There is a host socket.
     pub(crate) open: bool,
-    /// CONNECT succeeded: the host's kernel filters.
-    pub(crate) connected: bool,
+    /// Whom the host's socket is connected to, as its kernel says. What came before is still in the socket.
+    pub(crate) connected: Option<SocketName>,
     /// CONNECT to be answered.
     pub(crate) connect: Option<Ticket>,
     /// What that CONNECT names, and what the socket is connected to, both as the guest said it.
@@ -142,6 +142,6 @@ impl Datagram {
     }
 
     pub(crate) fn knows(&self, from: Option<&SocketName>) -> bool {
-        self.connected || from.is_some_and(|name| self.peers.contains(name))
+        from.is_some_and(|name| self.connected.as_ref() == Some(name) || self.peers.contains(name))
     }
 }

@@ -67,7 +67,7 @@ fn save_datagram(port: u32, family: Family, datagram: &Datagram) -> DatagramStat
     DatagramState {
         port,
         family,
-        connected: datagram.connected_to.clone().filter(|_| datagram.connected),
+        connected: datagram.connected_to.clone().filter(|_| datagram.connected.is_some()),
         destination: datagram.asked.clone(),
     }
 }

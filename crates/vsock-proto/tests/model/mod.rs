@@ -469,9 +469,9 @@ impl World<'_> {
                     self.host.insert(id, HostEnd::default());
                     self.mux.datagram_opened(id, Ok(()));
                 }
-                Action::ConnectDatagram { id, .. } => {
+                Action::ConnectDatagram { id, to } => {
                     self.host.entry(id).or_default();
-                    self.mux.connected(self.now, id, Ok(()));
+                    self.mux.datagram_connected(id, Ok(to));
                 }
                 Action::QueryName { id, ticket, .. } => self.tickets.push((id, ticket)),
                 Action::Close { id, abort } => self.closed(id, abort),
@@ -559,7 +559,7 @@ fn restored(config: &Config, state: &MuxerState) -> Muxer {
         match action {
             Action::Listen { id, at, .. } => mux.listening(id, Ok(at)),
             Action::OpenDatagram { id, .. } => mux.datagram_opened(id, Ok(())),
-            Action::ConnectDatagram { id, .. } => mux.connected(Duration::ZERO, id, Ok(())),
+            Action::ConnectDatagram { id, to } => mux.datagram_connected(id, Ok(to)),
             action => panic!("{action:?} after a restore"),
         }
     }
