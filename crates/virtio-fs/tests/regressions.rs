@@ -894,6 +894,33 @@ fn tables_are_bounded_and_give_back() {
     assert!(driver.lookup(ROOT, b"folder").is_ok());
 }
 
+/// What was made and cannot be told of would stay on the host, and the guest would meet it when it tries again.
+#[test]
+fn nothing_is_made_that_there_is_no_room_to_know() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        max_nodes: 3,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    let inside = driver.lookup(ROOT, b"inside").unwrap().node();
+    let folder = driver.lookup(ROOT, b"folder").unwrap().node();
+    let before = snapshot(&shared);
+    assert_eq!(driver.mkdir(ROOT, b"c", 0o755).unwrap_err(), ENFILE);
+    assert_eq!(driver.symlink(ROOT, b"c", b"to").unwrap_err(), ENFILE);
+    assert_eq!(driver.create(ROOT, b"c", 0o644, 0o2).unwrap_err(), ENFILE);
+    for mode in [0o100_644, 0o010_644, 0o140_644] {
+        assert_eq!(driver.mknod(ROOT, b"c", mode, 0).unwrap_err(), ENFILE);
+    }
+    let unnamed = Body::new().u32(0o2).u32(0o100_644).u64(0).string(b"/");
+    assert_eq!(driver.call(op::TMPFILE, ROOT, &unnamed.0).unwrap_err(), ENFILE);
+    assert_eq!(snapshot(&shared), before);
+    // What is known already takes no room.
+    assert_eq!(driver.link(inside, folder, b"c").unwrap().node(), inside);
+    driver.forget(inside, 2);
+    driver.mkdir(ROOT, b"c", 0o755).unwrap();
+}
+
 /// Each name takes memory of the host, also where they are all of one file.
 #[test]
 fn links_in_memory_are_bounded_and_give_back() {

@@ -58,6 +58,7 @@ impl Passthrough {
         flags: u32,
     ) -> Result<(Entry, Opened)> {
         self.refuse_if_full()?;
+        self.refuse_if_nodes_full()?;
         let folder = self.fd(parent)?;
         let owner = self.owner(by, &folder)?;
         let host_flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -88,6 +89,7 @@ impl Passthrough {
         mode: u32,
         flags: u32,
     ) -> Result<(OwnedFd, Stat)> {
+        self.refuse_if_nodes_full()?;
         let owner = self.owner(by, folder)?;
         let flags = (self.data_flags(flags) - OFlags::TRUNC)
             | OFlags::CREATE
@@ -140,6 +142,7 @@ impl Passthrough {
     }
 
     fn make(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32, what: &Special<'_>) -> Result<Entry> {
+        self.refuse_if_nodes_full()?;
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
         let owner = self.owner(by, &folder)?;

@@ -192,6 +192,15 @@ impl Passthrough {
             Ok(())
         }
     }
+
+    /// Before something is made: what the guest cannot be told of would stay on the host.
+    fn refuse_if_nodes_full(&self) -> Result<()> {
+        if self.nodes.is_full() {
+            Err(Errno::ENFILE)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// What a [`Passthrough`] holds.

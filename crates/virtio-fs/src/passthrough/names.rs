@@ -100,7 +100,11 @@ impl Passthrough {
 
     pub(super) fn link_node(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
         let folder_slot = self.nodes.slot(new_parent)?;
-        let fd = self.fd(node)?;
+        let slot = self.nodes.slot(node)?;
+        let fd = self.fd_at(slot)?;
+        if !self.nodes.is_found(slot) {
+            self.refuse_if_nodes_full()?;
+        }
         let folder = self.fd_at(folder_slot)?;
         self.link_fd(&fd, &folder, new_name)?;
         let stat = Stat::of(&fd)?;

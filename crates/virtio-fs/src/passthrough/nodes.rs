@@ -122,6 +122,16 @@ impl Nodes {
         self.slots.len() - self.free.len()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.max
+    }
+
+    /// Whether this node is what [`remember`](Self::remember) finds for its inode.
+    pub(super) fn is_found(&self, slot: Slot) -> bool {
+        self.get(slot)
+            .is_ok_and(|node| self.by_key.get(&node.key) == Some(&slot))
+    }
+
     /// Forgets all but the root.
     pub(super) fn clear(&mut self) {
         let root = self.slots.drain(..).next();
@@ -181,7 +191,7 @@ impl Nodes {
         let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is_surely(stat)));
         let slot = match known {
             Some(slot) => slot,
-            None if self.len() >= self.max => return Err(Errno::ENFILE),
+            None if self.is_full() => return Err(Errno::ENFILE),
             None => self.add(stat, 0),
         };
         let node = self.get_mut(slot)?;
