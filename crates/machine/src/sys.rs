@@ -40,10 +40,9 @@ const KVMIO: u32 = 0xae;
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, u32);
 
 /// The signal that interrupts a vCPU. It is blocked in every thread of ours and let through by `KVM_RUN` alone, so no
-/// handler is needed and none of the embedder's runs.
-fn kick_signal() -> libc::c_int {
-    libc::SIGRTMIN()
-}
+/// handler is needed and none of the embedder's runs. Not a real-time signal: those have to be queued, which fails when the
+/// user's queue is full (`RLIMIT_SIGPENDING`), and embedders use them. Linux has never sent this one.
+const KICK: libc::c_int = libc::SIGSTKFLT;
 
 /// The descriptor of an eventfd.
 pub(crate) fn borrowed(eventfd: &EventFd) -> BorrowedFd<'_> {
@@ -71,7 +70,7 @@ pub(crate) fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
 /// Every signal but the kick and those that the C library keeps for itself, below the first real-time signal that it leaves to
 /// programs: it sends them to all threads when the process changes its user or groups, and waits for each to have answered.
 fn blocked_in_guest() -> u64 {
-    let let_through = (KERNEL_SIGRTMIN..libc::SIGRTMIN()).chain([kick_signal()]);
+    let let_through = (KERNEL_SIGRTMIN..libc::SIGRTMIN()).chain([KICK]);
     !let_through.fold(0, |bits, signal| bits | 1 << (signal - 1))
 }
 
@@ -96,10 +95,11 @@ pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
     unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror }
 }
 
-/// Makes the `KVM_RUN` that the thread is in, or the next one, return with EINTR.
+/// Makes the `KVM_RUN` that the thread is in, or the next one, return with EINTR. It cannot fail: the signal is one that is
+/// sent even where none can be queued.
 pub(crate) fn kick<T>(thread: &JoinHandle<T>) {
     // SAFETY: the handle has not been joined, so the thread's id is valid.
-    unsafe { libc::pthread_kill(thread.as_pthread_t(), kick_signal()) };
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), KICK) };
 }
 
 /// Takes back the kick that interrupted `KVM_RUN`; it stays pending otherwise.
@@ -109,7 +109,7 @@ pub(crate) fn consume_kick() {
     // SAFETY: sigemptyset initialises the set; sigtimedwait reads it and, with no info wanted, writes nothing.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), kick_signal());
+        libc::sigaddset(set.as_mut_ptr(), KICK);
         libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const at_once);
     }
 }

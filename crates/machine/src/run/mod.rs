@@ -54,6 +54,9 @@ impl Machine {
 
     /// Runs the machine until it ends. When this returns, its threads are joined and its descriptors closed.
     ///
+    /// `SIGSTKFLT` is reserved meanwhile: the threads of the vCPUs are sent it, to call them out of the guest, and take one that
+    /// is sent to the process. Nothing else uses it on Linux. It needs no handler, and none that it has is called.
+    ///
     /// # Errors
     /// [`RunError`] when a thread cannot be started; those that were are joined.
     pub fn run(self) -> Result<Exit, RunError> {
@@ -73,7 +76,6 @@ impl Machine {
             Err((threads, error)) => (threads, Some(error)),
         };
         let end = attend(&around.control, &threads);
-        threads.iter().for_each(sys::kick);
         for thread in threads {
             // A vCPU thread that panicked has printed why; the machine ends all the same.
             let _ = thread.join();
@@ -97,12 +99,12 @@ fn start(vcpus: Vec<Vcpu>, around: &Surroundings) -> Result<Threads, (Threads, R
     for vcpu in vcpus {
         let index = vcpu.index;
         let around_it = around.clone();
-        around.control.enter();
+        around.control.enter(index);
         let thread = Builder::new().name(format!("vcpu{index}"));
         match sys::with_signals_blocked(|| thread.spawn(move || vcpu.run(&around_it))) {
             Ok(thread) => threads.push(thread),
             Err(source) => {
-                around.control.leave();
+                around.control.leave(index);
                 return Err((threads, RunError { vcpu: index, source }));
             }
         }
@@ -110,15 +112,20 @@ fn start(vcpus: Vec<Vcpu>, around: &Surroundings) -> Result<Threads, (Threads, R
     Ok(threads)
 }
 
-/// Calls the vCPUs back for each pause, until the end.
+/// Calls the vCPUs back for each pause, and for the end.
 fn attend(control: &Control, threads: &Threads) -> End {
     loop {
-        match control.wait_for_work() {
-            Wake::End(end) => return end,
-            Wake::Park => {
-                threads.iter().for_each(sys::kick);
-                control.wait_for_parking();
-            }
+        let wake = control.wait_for_work();
+        control.call_back(|vcpu| kick(threads, vcpu));
+        if let Wake::End(end) = wake {
+            return end;
         }
+    }
+}
+
+/// The thread of each vCPU is at its number.
+fn kick(threads: &Threads, vcpu: u32) {
+    if let Some(thread) = usize::try_from(vcpu).ok().and_then(|at| threads.get(at)) {
+        sys::kick(thread);
     }
 }

@@ -51,7 +51,7 @@ impl Drop for Presence<'_> {
             let fault = VcpuFault::Panicked { vcpu: self.vcpu };
             self.control.end(End::Fault(fault));
         }
-        self.control.leave();
+        self.control.leave(self.vcpu);
     }
 }
 
@@ -68,7 +68,7 @@ impl Vcpu {
                 errno: error.to_string(),
             }));
         }
-        while around.control.next() == Next::Run {
+        while around.control.next(self.index) == Next::Run {
             if let Some(end) = self.step(around) {
                 around.control.end(end);
             }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn vcpu_thread_that_panics_ends_the_machine_and_leaves() {
         let control = Arc::new(Control::default());
-        control.enter();
+        control.enter(7);
         let its = Arc::clone(&control);
         let thread = std::thread::spawn(move || {
             let _presence = Presence { control: &its, vcpu: 7 };
