@@ -442,11 +442,15 @@ impl Handler {
 
 /// Whether the request is answered soon. What cannot be read is refused at once.
 fn is_short<M: GuestMemoryBackend>(mem: &M, chain: &Chain) -> bool {
-    let mut start = [0; 8];
-    match chain.read_at(mem, 0, &mut start) {
-        Ok(()) => short::is_short(start, chain.readable_len().max(chain.writable_len())),
-        Err(_) => true,
-    }
+    let mut start = short::Start::default();
+    let mut word = [0; 4];
+    let read = chain.read_at(mem, 0, &mut start);
+    let read = read.and_then(|()| match short::word_offset(start) {
+        Some(offset) => chain.read_at(mem, offset, &mut word),
+        None => Ok(()),
+    });
+    let len = chain.readable_len().max(chain.writable_len());
+    read.is_err() || short::is_short(start, u32::from_le_bytes(word), len)
 }
 
 /// One chain as a message and the room for its reply.

@@ -137,6 +137,59 @@ fn guest_that_is_gone_gets_no_reply_and_the_next_one_no_old_reply() {
     assert!(next.lookup(ROOT, b"file").is_ok());
 }
 
+/// Puts a request into the queue, and tells whether a vCPU that has notified of it leaves it to another thread.
+fn is_left_in_passing(driver: &mut Driver, opcode: u32, node: u64, body: &[u8]) -> bool {
+    let message = request(opcode, 77, node, Caller::default(), body);
+    let (asked, reply) = (driver.guest.readable(&message), driver.guest.writable(120));
+    driver.rings[1].add(driver.guest.mem(), &[asked, reply]).unwrap();
+    let progress = driver.handler.process_in_passing(driver.guest.mem());
+    let answered = driver.rings[1].poll_used(driver.guest.mem()).is_some();
+    assert_ne!(progress.more, answered);
+    if progress.more {
+        assert_eq!(replies(driver), 1);
+    }
+    assert_eq!(u32_at(&driver.guest.bytes_of(reply), 4), 0);
+    progress.more
+}
+
+fn write_of(handle: u64, file_flags: i32) -> Vec<u8> {
+    let flags = file_flags.cast_unsigned();
+    let body = Body::new().u64(handle).u64(0).u32(512).u32(0).u64(0);
+    body.u32(flags).u32(0).bytes(&[7; 512]).0
+}
+
+#[test]
+fn write_that_waits_for_the_disk_is_not_waited_for_in_passing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (mut driver, (node, _)) = leaving_tasks(temp.path());
+    for (flags, left) in [(0, false), (libc::O_DSYNC, true), (libc::O_SYNC, true)] {
+        let (handle, _) = driver.open(node, libc::O_WRONLY | flags).unwrap();
+        let body = write_of(handle, libc::O_WRONLY | flags);
+        assert_eq!(
+            is_left_in_passing(&mut driver, op::WRITE, node, &body),
+            left,
+            "{flags:o}"
+        );
+    }
+}
+
+/// The host frees what was in it, which may be much.
+#[test]
+fn truncation_is_not_waited_for_in_passing() {
+    const MODE: u32 = 1 << 0;
+    const SIZE: u32 = 1 << 3;
+    let temp = tempfile::tempdir().unwrap();
+    let (mut driver, (node, _)) = leaving_tasks(temp.path());
+    for (valid, left) in [(MODE, false), (SIZE, true), (MODE | SIZE, true)] {
+        let body = Body::new().u32(valid).bytes(&[0; 84]);
+        assert_eq!(
+            is_left_in_passing(&mut driver, op::SETATTR, node, &body.0),
+            left,
+            "{valid}"
+        );
+    }
+}
+
 /// As that of a monitor with one thread.
 #[test]
 fn caller_that_does_not_take_tasks_has_them_done_at_once() {
