@@ -14,7 +14,7 @@ const RUNNER_VERSION: &str = "0.20.0";
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     debian::install("valgrind", || Path::new("/usr/bin/valgrind").is_file())?;
     debian::install("strace", || Path::new("/usr/bin/strace").is_file())?;
-    let runner = tools::installed("gungraun-runner", RUNNER_VERSION)?;
+    let runner = tools::installed("gungraun-runner", RUNNER_VERSION, tools::DEBUG)?;
     let mut bench = cargo(&["bench", "-p", "tessera-benches"]);
     shown(bench.args(arguments).env("GUNGRAUN_RUNNER", runner))
 }

@@ -97,5 +97,5 @@ fn cargo_fuzz(tool: &Path, verb: &str) -> Command {
 }
 
 fn tool() -> Result<PathBuf> {
-    tools::installed("cargo-fuzz", VERSION)
+    tools::installed("cargo-fuzz", VERSION, tools::DEBUG)
 }

@@ -7,14 +7,17 @@ use anyhow::Result;
 use crate::paths;
 use crate::step::{cargo, shown, step};
 
-/// The program of this name and version, built if it is not there yet.
-pub(crate) fn installed(name: &str, version: &str) -> Result<PathBuf> {
+/// For programs that only start others: built in half the time.
+pub(crate) const DEBUG: &[&str] = &["--debug"];
+
+/// The program of this name and version, built if it is not there yet, with these arguments for cargo.
+pub(crate) fn installed(name: &str, version: &str, how: &[&str]) -> Result<PathBuf> {
     let tools = paths::target().join("tools");
     let tool = tools.join("bin").join(name);
     if !tool.is_file() {
         step(&format!("installing {name} {version} into the target folder"), || {
             let mut install = cargo(&["install", "--quiet", "--locked", name, "--version", version, "--root"]);
-            shown(install.arg(&tools))
+            shown(install.arg(&tools).args(how))
         })?;
     }
     Ok(tool)

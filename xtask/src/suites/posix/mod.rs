@@ -63,7 +63,7 @@ fn pack(outer: &OuterHost) -> Result<Archive> {
     let root = Path::new("bed/root");
     archive.copy_tree(&guest_root::prepare()?, root)?;
     for (name, version) in PROGRAMS {
-        let program = tools::installed(name, version)?;
+        let program = tools::installed(name, version, &[])?;
         add_program(&mut archive, &program, name)?;
         archive.copy(&program, root.join("bin").join(name))?;
         for library in guest_root::with_libraries(&program)?.iter().skip(1) {
