@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Guest, kvm_is_there};
+use common::{Code, Guest, kvm_is_there};
 use machine::{Exit, IrqchipChoice, Spec};
 
 /// The pin of the keyboard.
@@ -27,28 +27,13 @@ const IO_APIC_WINDOW: u32 = 0xfec0_0010;
 const LOCAL_APIC_SPURIOUS: u32 = 0xfee0_00f0;
 const LOCAL_APIC_END_OF_INTERRUPT: u32 = 0xfee0_00b0;
 
-/// Instructions of 32-bit code.
-#[derive(Default)]
-struct Code(Vec<u8>);
+/// What a guest does about the keyboard's interrupts.
+trait Interrupts {
+    fn program(self, half: u32, value: u32) -> Self;
+    fn provoke_interrupts(self, count: u32) -> Self;
+}
 
-impl Code {
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.extend(bytes);
-        self
-    }
-
-    /// `mov dword [address], value`
-    fn store(self, address: u32, value: u32) -> Self {
-        self.bytes(&[0xc7, 0x05])
-            .bytes(&address.to_le_bytes())
-            .bytes(&value.to_le_bytes())
-    }
-
-    /// `mov al, value; out port, al`
-    fn out(self, port: u8, value: u8) -> Self {
-        self.bytes(&[0xb0, value, 0xe6, port])
-    }
-
+impl Interrupts for Code {
     /// Writes a half of the keyboard pin's entry.
     fn program(self, half: u32, value: u32) -> Self {
         self.store(IO_APIC_SELECT, 0x10 + 2 * PIN + half)
@@ -66,11 +51,6 @@ impl Code {
             .bytes(&COUNTER.to_le_bytes())
             .bytes(&count.to_le_bytes())
             .bytes(&[0x73, 0x04, 0xe2, 0xee, 0x0f, 0x0b])
-    }
-
-    /// `jmp $` is for the moment that the reset takes.
-    fn reset(self) -> Self {
-        self.out(0x64, 0xfe).bytes(&[0xeb, 0xfe])
     }
 }
 

@@ -4,8 +4,9 @@
 mod common;
 
 use std::thread;
+use std::time::Duration;
 
-use common::{FAULT, Guest, HALT, RESET, SPIN, kvm_is_there, open};
+use common::{FAULT, Guest, HALT, PATIENCE, RESET, SPEAK, SPIN, kvm_is_there, open};
 use machine::{BuildError, Exit, HostStdio, Limits, Resources, Share, Spec, VcpuFault};
 
 #[test]
@@ -32,15 +33,9 @@ fn stop_ends_a_guest_that_spins_and_one_that_halts() {
         return;
     }
     for code in [SPIN, HALT] {
-        let guest = Guest::new(code);
-        let machine = guest.build_as(&Spec {
-            cpus: 2,
-            ..guest.spec()
-        });
-        let handle = machine.handle();
-        let run = thread::spawn(move || machine.run());
-        handle.stop();
-        assert_eq!(run.join().unwrap().unwrap(), Exit::Stopped);
+        let running = Guest::new(code).start(2);
+        running.handle.stop();
+        assert_eq!(running.exit(), Exit::Stopped);
     }
 }
 
@@ -54,8 +49,23 @@ fn stop_before_run_is_kept() {
 }
 
 #[test]
-fn paused_guest_goes_on_after_resume() {
-    if !kvm_is_there("paused_guest_goes_on_after_resume") {
+fn paused_guest_says_nothing_and_goes_on_after_resume() {
+    if !kvm_is_there("paused_guest_says_nothing_and_goes_on_after_resume") {
+        return;
+    }
+    let mut running = Guest::new(SPEAK).start(2);
+    running.pause();
+    while running.speaks_within(Duration::ZERO) {}
+    assert!(!running.speaks_within(Duration::from_millis(200)));
+    running.handle.resume();
+    assert!(running.speaks_within(PATIENCE));
+    running.handle.stop();
+    assert_eq!(running.exit(), Exit::Stopped);
+}
+
+#[test]
+fn guest_that_is_paused_before_it_runs_goes_on_after_resume() {
+    if !kvm_is_there("guest_that_is_paused_before_it_runs_goes_on_after_resume") {
         return;
     }
     let machine = Guest::new(RESET).build();
@@ -74,19 +84,13 @@ fn spinning_guest_pauses_many_times() {
     if !kvm_is_there("spinning_guest_pauses_many_times") {
         return;
     }
-    let guest = Guest::new(SPIN);
-    let machine = guest.build_as(&Spec {
-        cpus: 3,
-        ..guest.spec()
-    });
-    let handle = machine.handle();
-    let run = thread::spawn(move || machine.run());
+    let running = Guest::new(SPIN).start(3);
     for _ in 0..50 {
-        handle.pause();
-        handle.resume();
+        running.pause();
+        running.handle.resume();
     }
-    handle.stop();
-    assert_eq!(run.join().unwrap().unwrap(), Exit::Stopped);
+    running.handle.stop();
+    assert_eq!(running.exit(), Exit::Stopped);
 }
 
 #[test]
@@ -94,17 +98,18 @@ fn two_machines_run_at_once_in_one_process() {
     if !kvm_is_there("two_machines_run_at_once_in_one_process") {
         return;
     }
-    let (first, second) = (Guest::new(SPIN).build(), Guest::new(SPIN).build());
-    let handles = [first.handle(), second.handle()];
-    let runs = [first, second].map(|machine| thread::spawn(move || machine.run()));
-    handles.iter().for_each(machine::Handle::pause);
-    handles.iter().for_each(machine::Handle::resume);
-    handles[0].stop();
-    let [first, second] = runs;
-    assert_eq!(first.join().unwrap().unwrap(), Exit::Stopped);
-    assert!(!second.is_finished(), "stopping one leaves the other alone");
-    handles[1].stop();
-    assert_eq!(second.join().unwrap().unwrap(), Exit::Stopped);
+    let [first, second] = [(); 2].map(|()| Guest::new(SPIN).start(1));
+    for running in [&first, &second] {
+        running.pause();
+    }
+    for running in [&first, &second] {
+        running.handle.resume();
+    }
+    first.handle.stop();
+    assert_eq!(first.exit(), Exit::Stopped);
+    assert!(!second.has_ended(), "stopping one leaves the other alone");
+    second.handle.stop();
+    assert_eq!(second.exit(), Exit::Stopped);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use machine::kernel::KernelImage;
 use machine::{Exit, Handle, HostStdio, Limits, Machine, Resources, Share, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Where the code lies and is entered.
 const LOAD: u32 = 0x10_0000;
@@ -25,6 +26,8 @@ const ENTERED_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfe];
 /// Says so and runs for ever: `mov dx, 0x3f8; out dx, al; jmp $`.
 pub(crate) const SPIN: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xfe];
+/// Says so again and again: `mov dx, 0x3f8; out dx, al; jmp -3`.
+pub(crate) const SPEAK: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xfd];
 /// Says so and halts for ever, with interrupts off: `mov dx, 0x3f8; out dx, al; cli; hlt; jmp -3`.
 pub(crate) const HALT: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xee, 0xfa, 0xf4, 0xeb, 0xfd];
 /// Faults where there is no handler: `ud2`.
@@ -106,13 +109,14 @@ impl Guest {
         thread::spawn(move || ended.send(machine.run().unwrap()));
         com1.read_exact(&mut [0]).unwrap();
         thread::sleep(ENTERED_AGAIN);
-        Running { handle, exit }
+        Running { handle, com1, exit }
     }
 }
 
 /// A machine whose guest has said that it runs.
 pub(crate) struct Running {
     pub(crate) handle: Handle,
+    com1: PipeReader,
     exit: Receiver<Exit>,
 }
 
@@ -132,6 +136,14 @@ impl Running {
     #[track_caller]
     pub(crate) fn exit(self) -> Exit {
         self.exit.recv_timeout(PATIENCE).expect("the machine does not end")
+    }
+
+    /// Whether it says anything at COM1 in this time; all that it has said is taken.
+    pub(crate) fn speaks_within(&mut self, time: Duration) -> bool {
+        let time = Timespec::try_from(time).unwrap();
+        let mut fds = [PollFd::new(&self.com1, PollFlags::IN)];
+        let speaks = poll(&mut fds, Some(&time)).unwrap() > 0;
+        speaks && self.com1.read(&mut [0; 1 << 16]).unwrap() > 0
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -183,4 +195,50 @@ fn program_header(file: &mut Vec<u8>, kind: u32, offset: u64, address: u64, len:
             .iter()
             .flat_map(|v| v.to_le_bytes()),
     );
+}
+
+/// Instructions of 32-bit code.
+#[derive(Default)]
+pub(crate) struct Code(pub(crate) Vec<u8>);
+
+impl Code {
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    /// `mov dword [address], value`
+    pub(crate) fn store(self, address: u32, value: u32) -> Self {
+        self.bytes(&[0xc7, 0x05])
+            .bytes(&address.to_le_bytes())
+            .bytes(&value.to_le_bytes())
+    }
+
+    /// `mov al, value; out port, al`
+    pub(crate) fn out(self, port: u8, value: u8) -> Self {
+        self.bytes(&[0xb0, value, 0xe6, port])
+    }
+
+    /// `jmp $` is for the moment that the reset takes.
+    pub(crate) fn reset(self) -> Self {
+        self.out(0x64, 0xfe).bytes(&[0xeb, 0xfe])
+    }
+
+    /// Takes the device whose registers are at `base`, without a queue, as far as DRIVER_OK (virtio 1.3, 3.1.1); faults when the
+    /// device then needs a reset: `cmp dword [status], 15; je +2; ud2`.
+    pub(crate) fn take_device(self, base: u32) -> Self {
+        const DRIVER_FEATURES: u32 = 0x20;
+        const DRIVER_FEATURES_SEL: u32 = 0x24;
+        const STATUS: u32 = 0x70;
+        self.store(base + STATUS, 1)
+            .store(base + STATUS, 3)
+            .store(base + DRIVER_FEATURES_SEL, 1)
+            .store(base + DRIVER_FEATURES, 1)
+            .store(base + STATUS, 11)
+            .store(base + STATUS, 15)
+            .bytes(&[0x81, 0x3d])
+            .bytes(&(base + STATUS).to_le_bytes())
+            .bytes(&15_u32.to_le_bytes())
+            .bytes(&[0x74, 0x02, 0x0f, 0x0b])
+    }
 }
