@@ -14,6 +14,17 @@ use crate::sys;
 #[error("a request or its reply is not where it should be")]
 pub struct Fault;
 
+/// Where data comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// From this offset on, in bytes.
+    pub at: u64,
+    /// The device that the file is on (`st_dev`), where the back-end knows it: then nobody has to ask.
+    pub device: Option<u64>,
+}
+
 /// Where in a file data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -49,7 +60,7 @@ pub trait Exchange {
     ///
     /// # Errors
     /// As `preadv(2)`; EFAULT when there is less room.
-    fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize>;
+    fn reply_from_file(&mut self, offset: usize, len: usize, from: Source<'_>) -> io::Result<usize>;
 
     /// Writes `len` bytes of the request to a file and gives how many it were.
     ///
@@ -105,16 +116,27 @@ impl<'a> DataOut<'a> {
     /// # Errors
     /// As `preadv(2)`, unless something was read before.
     pub fn put_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> Result<()> {
-        let mut at = offset;
+        self.put_source(Source {
+            file,
+            at: offset,
+            device: None,
+        })
+    }
+
+    /// As [`put_file`](Self::put_file), for who may know the file's device.
+    ///
+    /// # Errors
+    /// As [`put_file`](Self::put_file).
+    pub fn put_source(&mut self, mut from: Source<'_>) -> Result<()> {
         while self.room() > 0 {
             match self
                 .exchange
-                .reply_from_file(self.start + self.filled, self.room(), file, at)
+                .reply_from_file(self.start + self.filled, self.room(), from)
             {
                 Ok(0) => break,
                 Ok(n) => {
                     self.filled += n.min(self.room());
-                    at = at.saturating_add(n as u64);
+                    from.at = from.at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if self.filled > 0 => break,
@@ -241,9 +263,9 @@ impl Exchange for SliceExchange<'_> {
         Ok(())
     }
 
-    fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+    fn reply_from_file(&mut self, offset: usize, len: usize, from: Source<'_>) -> io::Result<usize> {
         let part = self.reply_part(offset, len).map_err(|Fault| sys::efault())?;
-        Ok(rustix::io::pread(file, part, at)?)
+        Ok(rustix::io::pread(from.file, part, from.at)?)
     }
 
     fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {

@@ -8,10 +8,11 @@ use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::aside::{Asides, Task};
+use crate::cached_reads::{CachedReads, Way};
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
 use crate::sys::{self, Span};
-use crate::{Errno, Exchange, Fault, Outcome, Server, Target, short};
+use crate::{Errno, Exchange, Fault, Outcome, Server, Source, Target, short};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
@@ -49,14 +50,6 @@ enum Pace {
     Thorough,
     /// Only what is short.
     InPassing,
-}
-
-/// Whether the host's file system can be asked to read only what it has in memory (`RWF_NOWAIT`).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CachedReads {
-    Tried,
-    /// As on a tmpfs, where there is nothing else.
-    Unknown,
 }
 
 /// A request that waits for a lock.
@@ -111,7 +104,7 @@ impl Handler {
             leaves_tasks: false,
             notified: Notified::default(),
             asked_since_forget: false,
-            cached_reads: CachedReads::Tried,
+            cached_reads: CachedReads::default(),
             stats: HandlerStats::default(),
         }
     }
@@ -331,17 +324,15 @@ impl Handler {
         pace: Pace,
     ) -> Result<bool, RingError> {
         let mut exchange = ChainExchange::new(mem, &self.chain);
-        exchange.only_cached = pace == Pace::InPassing && self.cached_reads == CachedReads::Tried;
+        if pace == Pace::InPassing {
+            exchange.only_cached = Some(&mut self.cached_reads);
+        }
         let outcome = self.server.handle(&mut exchange);
-        match exchange.found {
-            Found::NotInMemory => {
-                if let Some(lane) = self.lanes.get_mut(queue) {
-                    lane.put_off();
-                }
-                return Ok(false);
+        if exchange.is_put_off {
+            if let Some(lane) = self.lanes.get_mut(queue) {
+                lane.put_off();
             }
-            Found::CannotTell => self.cached_reads = CachedReads::Unknown,
-            Found::Nothing => {}
+            return Ok(false);
         }
         let (written, awaited) = match outcome {
             Outcome::Replied(written) => (written, Awaited::Yes),
@@ -457,18 +448,10 @@ fn is_short<M: GuestMemoryBackend>(mem: &M, chain: &Chain) -> bool {
 struct ChainExchange<'a, M> {
     mem: &'a M,
     chain: &'a Chain,
-    /// What a file's data is read from must be in memory.
-    only_cached: bool,
-    found: Found,
-}
-
-/// What came of reading only what is in memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// Nothing that somebody has to know.
-    Nothing,
-    NotInMemory,
-    CannotTell,
+    /// Data of files must be in memory.
+    only_cached: Option<&'a mut CachedReads>,
+    /// Some was not.
+    is_put_off: bool,
 }
 
 impl<'a, M: GuestMemoryBackend> ChainExchange<'a, M> {
@@ -476,9 +459,29 @@ impl<'a, M: GuestMemoryBackend> ChainExchange<'a, M> {
         Self {
             mem,
             chain,
-            only_cached: false,
-            found: Found::Nothing,
+            only_cached: None,
+            is_put_off: false,
         }
+    }
+}
+
+/// Reads only what is in memory.
+fn read_cached<M: GuestMemoryBackend>(
+    known: &mut CachedReads,
+    from: Source<'_>,
+    mem: &M,
+    span: &Span<'_>,
+) -> io::Result<usize> {
+    let mut way = from.device.map_or(Way::AskForCached, |device| known.way(device));
+    if way == Way::AskForCached {
+        match sys::read_cached_into(from.file, from.at, mem, span) {
+            Err(error) if sys::is_unsupported(&error) => way = known.way_without_asking(from.file, from.device)?,
+            read => return read,
+        }
+    }
+    match way {
+        Way::Read => sys::read_into(from.file, from.at, mem, span),
+        Way::AskForCached | Way::Leave => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -501,23 +504,17 @@ impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
             .map_err(|_: ChainError| Fault)
     }
 
-    fn reply_from_file(&mut self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<usize> {
+    fn reply_from_file(&mut self, offset: usize, len: usize, from: Source<'_>) -> io::Result<usize> {
         let segments = self.chain.writable_segments();
         let span = Span { segments, offset, len };
-        if self.only_cached {
-            match sys::read_cached_into(file, at, self.mem, &span) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.found = Found::NotInMemory;
-                    return Err(error);
-                }
-                Err(error) if sys::is_unsupported(&error) => {
-                    self.only_cached = false;
-                    self.found = Found::CannotTell;
-                }
-                read => return read,
-            }
-        }
-        sys::read_into(file, at, self.mem, &span)
+        let Some(known) = self.only_cached.as_deref_mut() else {
+            return sys::read_into(from.file, from.at, self.mem, &span);
+        };
+        let read = read_cached(known, from, self.mem, &span);
+        self.is_put_off |= read
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        read
     }
 
     fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {

@@ -19,6 +19,7 @@
 
 mod aside;
 mod boxed;
+mod cached_reads;
 mod errno;
 mod exchange;
 mod filesystem;
@@ -42,7 +43,7 @@ pub use aside::Task;
 #[cfg(feature = "transport")]
 pub use device::{Fs, FsConfig, FsConfigError, FsWorker};
 pub use errno::Errno;
-pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange, Target};
+pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange, Source, Target};
 pub use filesystem::{DirSink, FileSystem};
 pub use handler::{Handler, HandlerStats, Progress};
 pub use memory::MemoryFs;

@@ -2,16 +2,20 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use common::message::{Body, Caller, op, request};
-use common::{Driver, ROOT, share};
+use common::{Driver, ROOT, mounted, share};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use test_guest::Buffer;
+use virtio_fs::fuse_wire::Name;
 use virtio_fs::passthrough::PassthroughConfig;
+use virtio_fs::{Attr, DataOut, Entry, FileSystem, Handle, NodeId};
 
 const LEN: u32 = 32 << 10;
 
@@ -96,4 +100,44 @@ fn file_system_that_has_all_in_memory_is_read_in_passing() {
         let progress = driver.handler.process_in_passing(driver.guest.mem());
         assert!(!progress.more && is_answered(&mut driver, answer));
     }
+}
+
+/// Files wherever they are, by their node IDs; the root is none of them.
+struct Files(BTreeMap<NodeId, File>);
+
+impl FileSystem for Files {
+    fn lookup(&mut self, _: NodeId, _: Name<'_>) -> Result<Entry, virtio_fs::Errno> {
+        Err(virtio_fs::Errno::ENOENT)
+    }
+
+    fn getattr(&mut self, _: NodeId, _: Option<Handle>) -> Result<Attr, virtio_fs::Errno> {
+        Err(virtio_fs::Errno::ESTALE)
+    }
+
+    fn read(&mut self, node: NodeId, _: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<(), virtio_fs::Errno> {
+        let file = self.0.get(&node).ok_or(virtio_fs::Errno::ESTALE)?;
+        out.put_file(file.as_fd(), offset)
+    }
+}
+
+/// A tmpfs cannot be asked for what is in memory only, as everything is.
+#[test]
+fn file_in_memory_does_not_make_others_be_waited_for_in_passing() {
+    let (memory, disk) = (tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap());
+    if has_it_in_memory(&uncached(disk.path(), "another")) != Ok(false) {
+        return eprintln!("skipped: this file system has its files in memory only");
+    }
+    let files = [(2, memory.path()), (3, disk.path())];
+    let files = files.map(|(node, folder)| (NodeId(node), uncached(folder, "file")));
+    let mut driver = mounted(Files(files.into()));
+    for _ in 0..2 {
+        let answer = add_read(&mut driver, 2, 0);
+        let progress = driver.handler.process_in_passing(driver.guest.mem());
+        assert!(!progress.more && is_answered(&mut driver, answer));
+    }
+    let answer = add_read(&mut driver, 3, 0);
+    let progress = driver.handler.process_in_passing(driver.guest.mem());
+    assert!(progress.more && !is_answered(&mut driver, answer));
+    let _ = driver.handler.process(driver.guest.mem());
+    assert!(is_answered(&mut driver, answer));
 }

@@ -12,7 +12,7 @@ use super::caching::Opening;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
-use crate::{Completion, Context, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Timestamp};
+use crate::{Completion, Context, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Source, Timestamp};
 
 /// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
 const MAX_COPY: u64 = 16 << 20;
@@ -140,7 +140,13 @@ impl Passthrough {
     }
 
     pub(super) fn read_file(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
-        out.put_file(self.file(node, handle)?.as_fd(), offset)
+        let slot = self.nodes.slot(node)?;
+        let (major, minor) = self.nodes.get(slot)?.key.device;
+        out.put_source(Source {
+            file: self.files.get(handle, slot)?.fd.as_fd(),
+            at: offset,
+            device: Some(rustix::fs::makedev(major, minor)),
+        })
     }
 
     pub(super) fn write_file(
