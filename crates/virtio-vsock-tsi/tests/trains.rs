@@ -6,18 +6,44 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::pairs::{Pair, World};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use common::pattern;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair, sockopt};
 use test_guest::VsockPacket;
 use virtio_vsock_tsi::NoLoop;
 
 const SHUTDOWN: u16 = 4;
 const RESET: u16 = 3;
 const BOTH: u32 = 3;
+/// What the event loop is told for the first stream of a fresh device.
+const FIRST: u32 = 0;
 
 /// Ends of a pair that keeps messages apart.
 fn messages() -> Pair {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
+
+/// Ends of a pair that does not.
+fn stream() -> Pair {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+}
+
+/// The same, with room for some bytes only.
+fn narrow_stream() -> Pair {
+    let (ours, hosts) = stream();
+    sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
+    (ours, hosts)
+}
+
+/// All that is there now.
+fn bytes(host: &OwnedFd) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok((len @ 1.., _)) = recv(host, &mut buffer[..], RecvFlags::DONTWAIT) {
+        all.extend(&buffer[..len]);
+    }
+    all
 }
 
 /// What came in each call; the last one is empty if the guest has said that there is no more.
@@ -139,4 +165,46 @@ fn data_in_a_ring_that_breaks_behind_it_reaches_the_host() {
 
     assert!(broken.is_err());
     assert_eq!(calls(&stream.host), [b"before the end"]);
+}
+
+#[test]
+fn packets_behind_what_the_host_has_not_taken_wait_for_it_and_keep_their_order() {
+    let mut world = World::new(narrow_stream);
+    let mut stream = world.open(1000);
+    let data = pattern(60_000);
+    for part in data.chunks(10_000) {
+        world.send(&mut stream, part);
+    }
+    world.serve();
+    let mut got = bytes(&stream.host);
+    assert!(got.len() < data.len(), "the host takes it all at once");
+
+    let rest = pattern(90);
+    for part in rest.chunks(30) {
+        world.send(&mut stream, part);
+    }
+    world.serve();
+    for _ in 0..1000 {
+        world.writable(FIRST);
+        got.extend(bytes(&stream.host));
+    }
+    assert!(got == [data, rest].concat());
+}
+
+#[test]
+fn packet_beyond_the_window_costs_the_guest_its_stream_and_nothing_before_it() {
+    let mut world = World::new(stream);
+    let (mut greedy, mut modest) = (world.open(1000), world.open(1001));
+    world.send(&mut greedy, b"in the window");
+    let huge = vec![0; 60_000];
+    for _ in 0..5 {
+        world.send(&mut greedy, &huge);
+    }
+    world.send(&mut modest, b"heard");
+    world.serve();
+    assert_eq!(bytes(&modest.host), b"heard");
+    assert_eq!(world.queues.tx.in_flight(), 0);
+    let resets = world.peer.inbox.iter().filter(|packet| packet.op == RESET);
+    assert_eq!(resets.map(|packet| packet.dst_port).collect::<Vec<_>>(), [1000]);
+    assert_eq!(bytes(&greedy.host)[..13], *b"in the window");
 }

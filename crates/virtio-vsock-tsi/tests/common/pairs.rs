@@ -7,7 +7,7 @@ use std::time::Duration;
 use test_guest::VsockPeer;
 use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
 use virtio_vsock_tsi::vsock_proto::{Config, Errno, Muxer};
-use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, HostStream, Listener, NoLoop, Peer, Queues};
+use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, HostStream, Listener, NoLoop, Peer, Queues, Readiness};
 
 use super::{GuestStream, device_ring};
 
@@ -96,6 +96,16 @@ impl World {
             .serve(Duration::ZERO, &mut self.queues, &*mem, &mut NoLoop)
             .unwrap();
         self.peer.poll();
+    }
+
+    /// The event loop says that the host takes more.
+    pub fn writable(&mut self, token: u32) {
+        let readiness = Readiness {
+            writable: true,
+            ..Readiness::default()
+        };
+        self.handler.socket_ready(Duration::ZERO, token, readiness, &mut NoLoop);
+        self.serve();
     }
 
     pub fn send(&mut self, stream: &mut Open, data: &[u8]) {
