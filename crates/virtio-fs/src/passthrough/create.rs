@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::Passthrough;
 use super::nodes::Slot;
-use super::resolve::{PATH_ONLY, open_beneath};
+use super::resolve::PATH_ONLY;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
 use crate::sys::DescriptorPath;
@@ -63,7 +63,7 @@ impl Passthrough {
         let owner = self.owner(by, &folder)?;
         let host_flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
         let first = first_mode(owner, mode);
-        let fd = self.opening(|_| open_beneath(&folder, c".", host_flags, first))?;
+        let fd = self.opening(|this| this.open_beneath(&folder, c".", host_flags, first))?;
         let stat = self.settle(&fd, owner, mode)?;
         self.enter(&stat, None, fd, flags)
     }
@@ -97,7 +97,7 @@ impl Passthrough {
             | OFlags::NOFOLLOW
             | OFlags::CLOEXEC;
         let first = first_mode(owner, mode);
-        let fd = self.opening(|_| open_beneath(folder, name.as_c_str(), flags, first))?;
+        let fd = self.opening(|this| this.open_beneath(folder, name.as_c_str(), flags, first))?;
         match self.settle(&fd, owner, mode) {
             Ok(stat) => Ok((fd, stat)),
             Err(errno) => {
@@ -178,7 +178,7 @@ impl Passthrough {
         if owner.is_none() && mode_fits {
             return Ok(stat);
         }
-        let fd = self.opening(|_| open_beneath(folder, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
+        let fd = self.opening(|this| this.open_beneath(folder, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
         let is = Stat::of(&fd)?;
         let alone = is.kind() == FileKind::Directory || is.attr.nlink == 1;
         if is.kind() != stat.kind() || is.attr.uid != self.rights.uid || !alone {

@@ -56,6 +56,7 @@ pub struct Passthrough {
     /// A real descriptor of the root's mount, where file handles can be used.
     handle_mount: Option<OwnedFd>,
     rights: Rights,
+    has_openat2: bool,
     nodes: Nodes,
     fds: FdCache,
     files: OpenFiles,
@@ -120,6 +121,7 @@ impl Passthrough {
         Ok(Self {
             root_key: stat.key,
             root_kind: stat.kind(),
+            has_openat2: resolve::has_openat2(&root),
             root: Arc::new(root),
             descriptors,
             handle_mount,

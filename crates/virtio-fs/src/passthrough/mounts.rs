@@ -10,7 +10,7 @@ use rustix::fs::{FsWord, Mode};
 
 use super::Passthrough;
 use super::nodes::Slot;
-use super::resolve::{PATH_ONLY, open_beneath};
+use super::resolve::PATH_ONLY;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
 
@@ -52,7 +52,7 @@ impl Passthrough {
 
     #[cold]
     fn look_at_mount(&mut self, fd: &OwnedFd, name: Name<'_>) -> Result<Stat> {
-        let mounted = self.opening(|_| open_beneath(fd, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
+        let mounted = self.opening(|this| this.open_beneath(fd, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
         if OF_THE_KERNEL.contains(&rustix::fs::fstatfs(&mounted)?.f_type) {
             return Err(Errno::EACCES);
         }

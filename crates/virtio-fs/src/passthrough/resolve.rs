@@ -165,7 +165,7 @@ impl Passthrough {
     fn go_down(&mut self, folder: &OwnedFd, path: &mut Vec<u8>) -> Result<OwnedFd> {
         path.push(0);
         let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::ESTALE)?;
-        let opened = self.opening(|_| open_beneath(folder, path, PATH_ONLY, Mode::empty()));
+        let opened = self.opening(|this| this.open_beneath(folder, path, PATH_ONLY, Mode::empty()));
         opened.map_err(|errno| match errno {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => Errno::ESTALE,
             errno => errno,
@@ -215,26 +215,43 @@ impl Passthrough {
         }
     }
 
+    /// Opens a path beneath a folder.
+    pub(super) fn open_beneath(
+        &self,
+        folder: &OwnedFd,
+        path: &CStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> rustix::io::Result<OwnedFd> {
+        if !self.has_openat2 {
+            return open_step_by_step(folder, path, flags, mode);
+        }
+        for _ in 0..RACE_RETRIES {
+            match rustix::fs::openat2(folder, path, flags, mode, BENEATH) {
+                Err(HostErrno::AGAIN | HostErrno::INTR) => {}
+                // Perhaps a filter has come since; if not, this gives the same.
+                Err(HostErrno::NOSYS | HostErrno::PERM) => return open_step_by_step(folder, path, flags, mode),
+                opened => return opened,
+            }
+        }
+        Err(HostErrno::AGAIN)
+    }
+
     /// The kind of a node, as it was when it was looked up. An inode does not change its kind.
     pub(super) fn kind(&self, slot: Slot) -> Result<FileKind> {
         Ok(self.nodes.get(slot)?.kind)
     }
 }
 
-/// Opens a path beneath a folder.
-pub(super) fn open_beneath(folder: &OwnedFd, path: &CStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-    for _ in 0..RACE_RETRIES {
-        match rustix::fs::openat2(folder, path, flags, mode, BENEATH) {
-            Err(HostErrno::AGAIN | HostErrno::INTR) => {}
-            Err(HostErrno::NOSYS) => return open_step_by_step(folder, path, flags, mode),
-            opened => return opened,
-        }
-    }
-    Err(HostErrno::AGAIN)
+/// Whether there is `openat2`. Before Linux 5.6 there is not, and a filter that does not know it answers EPERM, which nothing
+/// else does when a folder of our own is looked up in itself.
+pub(super) fn has_openat2(root: &OwnedFd) -> bool {
+    let opened = rustix::fs::openat2(root, c".", PATH_ONLY, Mode::empty(), BENEATH);
+    !matches!(opened, Err(HostErrno::NOSYS | HostErrno::PERM))
 }
 
-/// The same where the host has no `openat2` (before 5.6, or forbidden by a filter): one name after the other, and none of
-/// them may be a symbolic link. There is no `..` among names that were checked.
+/// Opens a path beneath a folder without `openat2`: one name after the other, and none of them may be a symbolic link. There
+/// is no `..` among names that were checked.
 fn open_step_by_step(folder: &OwnedFd, path: &CStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let mut names = path.to_bytes().split(|byte| *byte == b'/');
     let last = names.next_back().unwrap_or_default();

@@ -1,0 +1,74 @@
+//! Monitors that forbid themselves system calls. Alone in its program, as a filter is for a thread's whole life.
+#![allow(unsafe_code, reason = "there is no safe way to set a filter")]
+
+mod common;
+
+use std::path::Path;
+
+use common::{ROOT, mounted};
+use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+
+/// Makes `openat2` fail with `errno` for this thread from now on.
+fn forbid_openat2(errno: i32) {
+    let errno = u32::try_from(errno).unwrap() & libc::SECCOMP_RET_DATA;
+    let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {
+        code: u16::try_from(code).unwrap(),
+        jt,
+        jf,
+        k,
+    };
+    let number = u32::try_from(libc::SYS_openat2).unwrap();
+    let mut program = [
+        // The number of the system call is the first thing that a filter sees.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).unwrap(),
+        filter: program.as_mut_ptr(),
+    };
+    rustix::thread::set_no_new_privs(true).unwrap();
+    // SAFETY: the kernel reads the program, which is there until after the call.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn use_share(folder: &Path, errno: i32, filter_first: bool) {
+    let config = PassthroughConfig {
+        cached_descriptors: 1,
+        ..PassthroughConfig::default()
+    };
+    let new = || Passthrough::new(folder, config.clone()).unwrap().without_file_handles();
+    let file_system = if filter_first {
+        forbid_openat2(errno);
+        new()
+    } else {
+        let made = new();
+        forbid_openat2(errno);
+        made
+    };
+    let mut driver = mounted(file_system);
+    let sub = driver.mkdir(ROOT, b"sub", 0o755).unwrap().node();
+    let (made, handle) = driver.create(sub, b"file", 0o644, 0o2).unwrap();
+    driver.write(made.node(), handle, 0, b"data", 0).unwrap();
+    driver.release(made.node(), handle);
+    driver.mkdir(ROOT, b"other", 0o755).unwrap();
+    driver.list(ROOT, 4096).unwrap();
+    let (handle, _) = driver.open(made.node(), 0).unwrap();
+    assert_eq!(driver.read(made.node(), handle, 0, 100).unwrap(), b"data");
+}
+
+/// Container runtimes answer EPERM for system calls that their list does not have, kernels before 5.6 ENOSYS.
+#[test]
+fn share_works_where_openat2_is_forbidden() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for filter_first in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_path_buf();
+            let thread = std::thread::spawn(move || use_share(&path, errno, filter_first));
+            assert!(thread.join().is_ok(), "errno {errno}, filter first: {filter_first}");
+        }
+    }
+}
