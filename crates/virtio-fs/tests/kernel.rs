@@ -385,6 +385,49 @@ fn a_change_by_the_host_is_seen_as_the_policy_promises() {
     }
 }
 
+fn map_shared(file: &fs::File, len: usize) -> vm_memory::MmapRegion {
+    let offset = vm_memory::FileOffset::new(file.try_clone().unwrap(), 0);
+    vm_memory::MmapRegion::from_file(offset, len).unwrap()
+}
+
+fn read_mapping(mapping: &vm_memory::MmapRegion) -> Vec<u8> {
+    let mut bytes = vec![0; mapping.len()];
+    mapping.get_slice(0, mapping.len()).unwrap().copy_to(&mut bytes[..]);
+    bytes
+}
+
+/// What is mapped is in the guest's memory, whatever the policy.
+#[test]
+fn mapping_shows_a_change_by_the_host_when_the_guest_has_seen_its_times() {
+    for cache in [CachePolicy::None, CachePolicy::Auto] {
+        let scene = Scene::new();
+        let (path, of_host) = (scene.mnt.join("file"), scene.shared.join("file"));
+        fs::write(&of_host, b"old").unwrap();
+        let Some(mounted) = scene.mount(PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        }) else {
+            return;
+        };
+        let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mapping = map_shared(&file, 3);
+        assert_eq!(read_mapping(&mapping), b"old");
+        let host = fs::OpenOptions::new().write(true).open(&of_host).unwrap();
+        host.write_all_at(b"new", 0).unwrap();
+        host.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(read_mapping(&mapping), b"old", "{cache:?}");
+        if cache == CachePolicy::None {
+            fs::metadata(&path).unwrap();
+            assert_eq!(read_mapping(&mapping), b"new");
+        }
+        host.write_all_at(b"end", 0).unwrap();
+        let again = map_shared(&fs::OpenOptions::new().read(true).write(true).open(&path).unwrap(), 3);
+        assert_eq!(read_mapping(&again), b"end", "{cache:?}");
+        drop((mapping, again, file));
+        drop(mounted);
+    }
+}
+
 /// The guest's kernel reads no further than the size that it knows, which may be a second old.
 #[test]
 fn a_file_that_the_host_has_changed_in_size_is_read_whole_by_who_opens_it_then() {
@@ -528,8 +571,7 @@ fn mapping_of_a_file_that_is_open_to_append_is_written_where_it_is() {
             return;
         };
         let file = append_to(&scene.mnt.join("file"));
-        let offset = vm_memory::FileOffset::new(file.try_clone().unwrap(), 0);
-        let mapping = vm_memory::MmapRegion::<()>::from_file(offset, 5).unwrap();
+        let mapping = map_shared(&file, 5);
         mapping.get_slice(0, 5).unwrap().copy_from(b"FIRST");
         file.sync_all().unwrap();
         assert_eq!(fs::read(scene.shared.join("file")).unwrap(), b"FIRST", "{config:?}");

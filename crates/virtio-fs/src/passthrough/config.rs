@@ -10,7 +10,8 @@ use crate::Options;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CachePolicy {
     /// Nothing is cached: each access asks the host. A change by the host is seen at once. Shared mappings work where
-    /// the guest has FUSE 7.39.
+    /// the guest has FUSE 7.39; what is mapped is in the guest's memory, and a change by the host is seen there when somebody in
+    /// the guest asks for the file's attributes, or opens and maps it again.
     None,
     /// Close-to-open: who opens a file after another has closed it reads what that one wrote. Names and attributes, the
     /// size that a mapping ends at among them, may be one second old. A file that is only written, by nobody else, is not
