@@ -34,6 +34,7 @@ mod stats;
 mod watch;
 mod wire;
 
+pub use backend::HostFd;
 #[cfg(feature = "transport")]
 pub use device::{Console, ConsoleConfig, ConsoleWorker};
 pub use error::{ConfigError, MAX_PORTS};

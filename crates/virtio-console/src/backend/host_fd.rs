@@ -17,9 +17,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{RecvFlags, SendFlags};
 
-/// See the head of the file.
+/// A descriptor of the host that is read and written without waiting, though O_NONBLOCK is never set on it: others may share it.
+///
+/// A socket has `MSG_DONTWAIT` on each call; a FIFO that is open one way and a terminal are opened anew through
+/// `/proc/self/fd`. Where that fails, and with other devices, `poll` comes before each call, and another process that takes
+/// what was promised can make it wait. Regular files and block devices take what they are given.
 #[derive(Debug)]
-pub(crate) struct HostFd {
+pub struct HostFd {
     fd: OwnedFd,
     method: Method,
 }
@@ -36,7 +40,8 @@ enum Method {
 const PIECE_AFTER_POLL: usize = 4096;
 
 impl HostFd {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// Looks at what the descriptor is.
+    pub fn new(fd: OwnedFd) -> Self {
         let Ok(stat) = rustix::fs::fstat(&fd) else {
             return Self {
                 fd,
@@ -82,8 +87,11 @@ impl HostFd {
         }
     }
 
-    /// Reads what is there; 0 is the end. `WouldBlock` if nothing is there yet.
-    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing is there yet, or what the host says.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self.method {
             Method::Socket => Ok(rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT)?.0),
             Method::OwnDescription | Method::AlwaysReady => Ok(rustix::io::read(&self.fd, buf)?),
@@ -94,8 +102,11 @@ impl HostFd {
         }
     }
 
-    /// Writes what there is room for. `WouldBlock` if there is none yet.
-    pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize> {
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is none yet, or what the host says.
+    pub fn write(&self, buf: &[u8]) -> io::Result<usize> {
         match self.method {
             Method::Socket => Ok(rustix::net::send(
                 &self.fd,

@@ -3,5 +3,5 @@
 mod host_fd;
 mod sink;
 
-pub(crate) use host_fd::HostFd;
+pub use host_fd::HostFd;
 pub(crate) use sink::HostOutput;
