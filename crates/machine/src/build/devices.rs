@@ -19,6 +19,7 @@ use virtio_vsock_tsi::{Cid, Route, TsiFlags, Vsock, VsockConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vsock_proto::policy::Policy;
 
+use super::descriptors::ShareDescriptors;
 use super::registers::RegisterPages;
 use super::{BuildError, HostStdio};
 use crate::bus::MmioBus;
@@ -31,9 +32,6 @@ use crate::worker::{Kick, KvmHost};
 /// Permissions of the virtual files.
 const INIT_MODE: u32 = 0o755;
 const CONFIG_MODE: u32 = 0o400;
-/// Files that a guest may have open in one share, at the least and at the most.
-const MIN_OPEN_FILES: usize = 64;
-const MAX_OPEN_FILES: usize = 1 << 16;
 
 /// The devices of a machine.
 pub(super) struct Devices {
@@ -179,6 +177,7 @@ impl Maker<'_> {
 
     /// The host's folder or file, if it is what the plan takes it for.
     fn of_host(&self, share: &SharePlan) -> Result<Passthrough, BuildError> {
+        let descriptors = self.descriptors_of_each_share();
         let config = PassthroughConfig {
             read_only: share.read_only,
             cache: match share.cache {
@@ -188,7 +187,8 @@ impl Maker<'_> {
             },
             device_nodes: false,
             max_nodes: PassthroughConfig::max_nodes_for_memory(self.plan.memory.iter().map(|ram| ram.len).sum()),
-            max_open_files: self.open_files_for_each_share(),
+            max_open_files: descriptors.open_files,
+            cached_descriptors: descriptors.cached,
             ..PassthroughConfig::default()
         };
         let of_host = Passthrough::new(&share.host, config).map_err(|source| BuildError::Share {
@@ -221,17 +221,10 @@ impl Maker<'_> {
         Ok(overlay.on_report(move |report| control.report(read_report(report))))
     }
 
-    /// Half of the descriptors that the process may have, for all shares together: a guest must not take the last one from
-    /// the machines beside it.
-    fn open_files_for_each_share(&self) -> usize {
+    fn descriptors_of_each_share(&self) -> ShareDescriptors {
         let process = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let shares = self
-            .plan
-            .devices
-            .iter()
-            .filter(|device| matches!(device.kind, DeviceKind::Share(_)));
-        let each = process / 2 / shares.count().max(1) as u64;
-        usize::try_from(each).map_or(MAX_OPEN_FILES, |each| each.clamp(MIN_OPEN_FILES, MAX_OPEN_FILES))
+        let is_share = |device: &&DevicePlan| matches!(device.kind, DeviceKind::Share(_));
+        ShareDescriptors::of_each(process, self.plan.devices.iter().filter(is_share).count())
     }
 
     /// Mount points, and in the root the init with its configuration.

@@ -1,5 +1,6 @@
 //! The second step: carry a plan out. Nothing is decided here.
 
+mod descriptors;
 mod devices;
 mod error;
 mod kvm;
