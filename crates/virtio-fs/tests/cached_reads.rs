@@ -59,30 +59,43 @@ fn is_answered(driver: &mut Driver, answer: Buffer) -> bool {
     true
 }
 
+/// Reads a file in passing, and if that is put off by who has time. Gives whether it was.
+fn is_put_off(driver: &mut Driver, node: u64, handle: u64) -> bool {
+    let answer = add_read(driver, node, handle);
+    let progress = driver.handler.process_in_passing(driver.guest.mem());
+    assert_eq!(is_answered(driver, answer), !progress.more);
+    if progress.more {
+        assert!(!progress.interrupt);
+        let _ = driver.handler.process(driver.guest.mem());
+        assert!(is_answered(driver, answer), "whoever has time reads it");
+    }
+    progress.more
+}
+
+/// The host begins to read from its disk before it says that it would have to wait, and a fast disk may be done by then. So
+/// what counts is how often others have to wait.
 #[test]
 fn data_that_is_not_in_memory_is_not_waited_for_in_passing() {
+    const FILES: usize = 20;
     let folder = tempfile::tempdir().unwrap();
-    if has_it_in_memory(&uncached(folder.path(), "another")) != Ok(false) {
+    if has_it_in_memory(&uncached(folder.path(), "another")).is_err() {
         return eprintln!("skipped: this file system has its files in memory only");
     }
-    uncached(folder.path(), "file");
     let mut driver = share(folder.path(), PassthroughConfig::default());
-    let node = driver.lookup(ROOT, b"file").unwrap().node();
-    let (handle, _) = driver.open(node, libc::O_RDONLY).unwrap();
-
-    let answer = add_read(&mut driver, node, handle);
-    let progress = driver.handler.process_in_passing(driver.guest.mem());
-    assert!(progress.more && !progress.interrupt);
-    assert!(!is_answered(&mut driver, answer));
-    let _ = driver.handler.process(driver.guest.mem());
-    assert!(is_answered(&mut driver, answer), "whoever has time reads it");
-
-    let answer = add_read(&mut driver, node, handle);
-    let progress = driver.handler.process_in_passing(driver.guest.mem());
-    assert!(
-        !progress.more && is_answered(&mut driver, answer),
-        "now it is in memory"
-    );
+    let (mut put_off, mut waited) = (0, 0);
+    for number in 0..FILES {
+        let (name, another) = (format!("file-{number}"), format!("another-{number}"));
+        uncached(folder.path(), &name);
+        waited += usize::from(has_it_in_memory(&uncached(folder.path(), &another)) == Ok(false));
+        let node = driver.lookup(ROOT, name.as_bytes()).unwrap().node();
+        let (handle, _) = driver.open(node, libc::O_RDONLY).unwrap();
+        put_off += usize::from(is_put_off(&mut driver, node, handle));
+        assert!(!is_put_off(&mut driver, node, handle), "now it is in memory");
+    }
+    if put_off == 0 && waited < FILES / 2 {
+        return eprintln!("skipped: nobody waits for this disk");
+    }
+    assert!(put_off > 0);
 }
 
 #[test]
@@ -120,24 +133,24 @@ impl FileSystem for Files {
     }
 }
 
-/// A tmpfs cannot be asked for what is in memory only, as everything is.
+/// A tmpfs cannot be asked for what is in memory only, as everything is; nor can procfs, which may take its time.
 #[test]
 fn file_in_memory_does_not_make_others_be_waited_for_in_passing() {
-    let (memory, disk) = (tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap());
-    if has_it_in_memory(&uncached(disk.path(), "another")) != Ok(false) {
-        return eprintln!("skipped: this file system has its files in memory only");
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let other = File::open("/proc/version").unwrap();
+    for file in [&uncached(memory.path(), "another"), &other] {
+        if has_it_in_memory(file) != Err(Errno::OPNOTSUPP) {
+            return eprintln!("skipped: this host can be asked everywhere");
+        }
     }
-    let files = [(2, memory.path()), (3, disk.path())];
-    let files = files.map(|(node, folder)| (NodeId(node), uncached(folder, "file")));
+    let files = [(NodeId(2), uncached(memory.path(), "file")), (NodeId(3), other)];
     let mut driver = mounted(Files(files.into()));
     for _ in 0..2 {
-        let answer = add_read(&mut driver, 2, 0);
+        assert!(!is_put_off(&mut driver, 2, 0));
+        add_read(&mut driver, 3, 0);
         let progress = driver.handler.process_in_passing(driver.guest.mem());
-        assert!(!progress.more && is_answered(&mut driver, answer));
+        assert!(progress.more && driver.rings[1].poll_used(driver.guest.mem()).is_none());
+        let _ = driver.handler.process(driver.guest.mem());
+        assert!(driver.rings[1].poll_used(driver.guest.mem()).unwrap().len > 16);
     }
-    let answer = add_read(&mut driver, 3, 0);
-    let progress = driver.handler.process_in_passing(driver.guest.mem());
-    assert!(progress.more && !is_answered(&mut driver, answer));
-    let _ = driver.handler.process(driver.guest.mem());
-    assert!(is_answered(&mut driver, answer));
 }
