@@ -41,6 +41,9 @@ pub(crate) fn read_into<M: GuestMemoryBackend>(
     })
 }
 
+/// To `preadv2` the file position, which nobody here has to do with.
+const NO_OFFSET: u64 = u64::MAX;
+
 /// The same as far as the host has the file's data in memory: EAGAIN where it has to be read from a disk first.
 pub(crate) fn read_cached_into<M: GuestMemoryBackend>(
     file: BorrowedFd<'_>,
@@ -48,6 +51,9 @@ pub(crate) fn read_cached_into<M: GuestMemoryBackend>(
     mem: &M,
     span: &Span<'_>,
 ) -> io::Result<usize> {
+    if offset == NO_OFFSET {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     with_parts(mem, span, |parts, count| {
         // SAFETY: as in `read_into`.
         unsafe { libc::preadv2(file.as_raw_fd(), parts, count, offset.cast_signed(), libc::RWF_NOWAIT) }

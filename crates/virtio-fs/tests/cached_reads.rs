@@ -41,7 +41,11 @@ fn has_it_in_memory(file: &File) -> Result<bool, Errno> {
 
 /// Adds a READ of the whole file, and gives the buffer for its answer.
 fn add_read(driver: &mut Driver, node: u64, handle: u64) -> Buffer {
-    let body = Body::new().u64(handle).u64(0).u32(LEN).u32(0).u64(0).u32(0).u32(0);
+    add_read_at(driver, node, handle, 0)
+}
+
+fn add_read_at(driver: &mut Driver, node: u64, handle: u64, offset: u64) -> Buffer {
+    let body = Body::new().u64(handle).u64(offset).u32(LEN).u32(0).u64(0).u32(0).u32(0);
     let message = request(op::READ, 99, node, Caller::default(), &body.0);
     driver.guest.write(driver.request_at, &message);
     let asked = Buffer::readable(driver.request_at, u32::try_from(message.len()).unwrap());
@@ -113,6 +117,22 @@ fn file_system_that_has_all_in_memory_is_read_in_passing() {
         let progress = driver.handler.process_in_passing(driver.guest.mem());
         assert!(!progress.more && is_answered(&mut driver, answer));
     }
+}
+
+/// To `preadv2` -1 is wherever the last one ended, and not an offset.
+#[test]
+fn offset_of_minus_one_is_no_place_to_read_from_in_passing() {
+    let folder = tempfile::tempdir().unwrap();
+    uncached(folder.path(), "file");
+    let mut driver = share(folder.path(), PassthroughConfig::default());
+    let node = driver.lookup(ROOT, b"file").unwrap().node();
+    let (handle, _) = driver.open(node, libc::O_RDONLY).unwrap();
+    driver.read(node, handle, 0, LEN).unwrap();
+    let answer = add_read_at(&mut driver, node, handle, u64::MAX);
+    let _ = driver.handler.process_in_passing(driver.guest.mem());
+    assert_eq!(driver.rings[1].poll_used(driver.guest.mem()).unwrap().len, 16);
+    let errno = i32::from_le_bytes(driver.guest.bytes_of(answer)[4..8].try_into().unwrap());
+    assert_eq!(errno, -libc::EINVAL);
 }
 
 /// Files wherever they are, by their node IDs; the root is none of them.
