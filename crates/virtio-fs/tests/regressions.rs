@@ -741,6 +741,7 @@ fn only_writes_that_append_go_to_the_end_of_the_file() {
             assert_eq!(driver.write_as(file, 0, b"a", CACHED, flags), Ok(1));
             // After F_SETFL took O_APPEND away, and with it again: the host has appended meanwhile.
             assert_eq!(driver.write_as(file, 1, b"b", 0, libc::O_RDWR), Ok(1));
+            assert_eq!(fs::read(shared.join(name)).unwrap(), b"ab23", "{cache:?} {name}");
             fs::write(shared.join(name), b"ab23host").unwrap();
             assert_eq!(driver.write_as(file, 4, b"end", 0, flags), Ok(3));
             assert_eq!(fs::read(shared.join(name)).unwrap(), b"ab23hostend", "{cache:?} {name}");
