@@ -1,9 +1,9 @@
 //! The split irqchip: local APICs in the kernel, the IO-APIC here. This is the part that talks to KVM.
 //!
-//! KVM has a route for each unmasked pin: the message that an irqfd of that line becomes. So an interrupt of a device goes
-//! to the guest within the kernel, as with the in-kernel irqchip; this process is called only when the guest programs a pin
-//! (one `KVM_SET_GSI_ROUTING` for each change of what a pin sends) and at the end of a level-triggered interrupt
-//! (`KVM_EXIT_IOAPIC_EOI`), of which virtio devices have none.
+//! KVM has a route for each unmasked pin, and for a masked one until its last interrupt ends: the message that an irqfd of
+//! that line becomes. So an interrupt of a device goes to the guest within the kernel, as with the in-kernel irqchip; this
+//! process is called only when the guest programs a pin (one `KVM_SET_GSI_ROUTING` for each change of what a pin sends) and at
+//! the end of a level-triggered interrupt (`KVM_EXIT_IOAPIC_EOI`), of which virtio devices have none.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -131,8 +131,11 @@ impl IoApic {
 
     /// A processor is done with a level-triggered interrupt: pins with this vector may send again.
     pub(crate) fn end_of_interrupt(&mut self, vector: u8) {
-        let its_pins = self.pins.iter_mut().filter(|pin| pin.entry.vector() == vector);
-        its_pins.for_each(|pin| pin.entry.set_in_service(false));
+        for pin in self.pins.iter_mut().filter(|pin| pin.entry.vector() == vector) {
+            let before = pin.entry.route();
+            pin.entry.set_in_service(false);
+            self.routes_changed |= pin.entry.route() != before;
+        }
     }
 
     /// A message to be sent, lowest pin first.
@@ -145,10 +148,11 @@ impl IoApic {
         std::mem::take(&mut self.routes_changed)
     }
 
-    /// What an interrupt at each pin becomes, for the pins where it becomes something.
+    /// What an interrupt at each pin becomes, for the pins where it becomes something, or has and is not at its end: who is to
+    /// tell of that goes by the routes.
     pub(crate) fn routes(&self) -> impl Iterator<Item = (u32, Message)> {
         let routes = (0..).zip(&self.pins);
-        routes.filter_map(|(number, pin)| Some((number, pin.entry.message()?)))
+        routes.filter_map(|(number, pin)| Some((number, pin.entry.route()?)))
     }
 
     /// Whether a pin from `first` on is unmasked.
@@ -181,13 +185,13 @@ impl IoApic {
             return;
         };
         let Some(pin) = self.pins.get_mut(pin) else { return };
-        let before = pin.entry.message();
+        let before = pin.entry.route();
         if high {
             pin.entry.set_high(value);
         } else {
             pin.entry.set_low(value);
         }
-        self.routes_changed |= pin.entry.message() != before;
+        self.routes_changed |= pin.entry.route() != before;
     }
 
     fn last_pin(&self) -> u32 {

@@ -91,9 +91,20 @@ impl Redirection {
         self.low().to_le_bytes()[0]
     }
 
-    /// What is sent for an interrupt; `None` when it is masked, or nothing that a local APIC takes. ExtINT is of the latter:
-    /// it asks a PIC for the vector, and there is none.
+    /// What is sent for an interrupt; `None` when it is masked, or nothing that a local APIC takes.
     pub(super) fn message(self) -> Option<Message> {
+        self.unmasked_message().filter(|_| !self.is_masked())
+    }
+
+    /// The message of an interrupt that may be on its way: one that was sent before the entry was masked is not at its end yet.
+    pub(super) fn route(self) -> Option<Message> {
+        self.unmasked_message()
+            .filter(|_| !self.is_masked() || self.is_in_service())
+    }
+
+    /// `None` when it is nothing that a local APIC takes. ExtINT is of that kind: it asks a PIC for the vector, and there is
+    /// none.
+    fn unmasked_message(self) -> Option<Message> {
         let vector = u32::from(self.vector());
         let mode = self.low() >> 8 & 7;
         let is_taken = match mode {
@@ -101,7 +112,7 @@ impl Redirection {
             SMI | NMI | INIT => true,
             _ => false,
         };
-        if self.is_masked() || !is_taken {
+        if !is_taken {
             return None;
         }
         let logical = if self.0 & LOGICAL_DESTINATION != 0 {

@@ -247,3 +247,22 @@ fn io_apic_of_no_pins_stands_every_access() {
     }
     assert!(pulse(&mut io_apic, 0).is_empty());
 }
+
+/// KVM tells the ends of those vectors alone that have a route.
+#[test]
+fn pin_that_is_masked_before_the_end_of_its_interrupt_keeps_its_route_until_then() {
+    let mut io_apic = IoApic::new(PINS);
+    write(&mut io_apic, low_half(4), LEVEL | 0x44);
+    let route: Vec<_> = io_apic.routes().collect();
+    assert_eq!(pulse(&mut io_apic, 4), [0xc044]);
+    assert!(io_apic.take_routes_changed());
+
+    write(&mut io_apic, low_half(4), MASKED | LEVEL | 0x44);
+    assert!(!io_apic.take_routes_changed());
+    assert_eq!(io_apic.routes().collect::<Vec<_>>(), route);
+    assert!(pulse(&mut io_apic, 4).is_empty());
+
+    io_apic.end_of_interrupt(0x44);
+    assert!(io_apic.take_routes_changed());
+    assert_eq!(io_apic.routes().count(), 0);
+}

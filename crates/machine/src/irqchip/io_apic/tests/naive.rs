@@ -40,12 +40,21 @@ impl NaivePin {
     }
 
     fn message(&self) -> Option<Message> {
+        self.unmasked.then(|| self.delivered()).flatten()
+    }
+
+    fn route(&self) -> Option<Message> {
+        let active = self.unmasked || self.remote_irr;
+        active.then(|| self.delivered()).flatten()
+    }
+
+    fn delivered(&self) -> Option<Message> {
         let delivered = match self.mode {
             0 | 1 => self.vector > 15,
             2 | 4 | 5 => true,
             _ => false,
         };
-        (self.unmasked && delivered).then(|| Message {
+        delivered.then(|| Message {
             address: 0xfee0_0000 + self.destination * 0x1000 + if self.logical { 4 } else { 0 },
             data: self.vector + self.mode * 256 + if self.level { 0xc000 } else { 0 },
         })
@@ -148,11 +157,11 @@ proptest! {
         let mut io_apic = IoApic::new(NAIVE_PINS.into());
         let mut naive = vec![NaivePin::default(); NAIVE_PINS.into()];
         for operation in &list {
-            let before: Vec<_> = naive.iter().map(NaivePin::message).collect();
+            let before: Vec<_> = naive.iter().map(NaivePin::route).collect();
             carry_out(&mut io_apic, operation);
             let sent = carry_out_naively(&mut naive, operation);
             prop_assert_eq!(messages(&mut io_apic), sent, "{:?}", operation);
-            let routes: Vec<_> = naive.iter().map(NaivePin::message).collect();
+            let routes: Vec<_> = naive.iter().map(NaivePin::route).collect();
             prop_assert_eq!(io_apic.take_routes_changed(), routes != before);
             let routes: Vec<_> = (0..).zip(routes).filter_map(|(pin, route)| Some((pin, route?))).collect();
             prop_assert_eq!(io_apic.routes().collect::<Vec<_>>(), routes);
