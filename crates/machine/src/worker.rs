@@ -118,6 +118,8 @@ impl<W: Worker + 'static> KvmHost<W> {
             Ok(connected) => connected,
             Err(error) => return Err((worker, error)),
         };
+        // Before its first look: it need not be woken for what came earlier.
+        self.kick.set(Some(Arc::clone(&kick)));
         if let Err(error) = worker.start(&mut poller) {
             self.disconnect(&kick);
             return Err((worker, error));
@@ -191,9 +193,11 @@ impl<W: Worker + 'static> Host<W> for KvmHost<W> {
     }
 
     fn start(&mut self, worker: W) -> Result<(), (W, io::Error)> {
-        let running = self.launch(worker)?;
-        self.kick.set(Some(Arc::clone(&running.kick)));
-        self.running = Some(running);
+        let launched = self.launch(worker);
+        if launched.is_err() {
+            self.kick.set(None);
+        }
+        self.running = Some(launched?);
         Ok(())
     }
 
@@ -271,5 +275,52 @@ struct IrqFd(Arc<EventFd>);
 impl Trigger for IrqFd {
     fn trigger(&self) -> io::Result<()> {
         self.0.write(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use kvm_ioctls::Kvm;
+    use virtio_transport::Poller;
+
+    use super::*;
+
+    /// Is woken by somebody else while it starts, and tells each time that it looks.
+    struct WokenAtStart {
+        kick: Kick,
+        looks: Sender<()>,
+    }
+
+    impl Worker for WokenAtStart {
+        fn start(&mut self, _poller: &mut dyn Poller) -> io::Result<()> {
+            self.kick.wake();
+            Ok(())
+        }
+
+        fn notified(&mut self, _poller: &mut dyn Poller) {
+            self.looks.send(()).unwrap();
+        }
+    }
+
+    /// A terminal that is resized then has its new size only if the worker looks.
+    #[test]
+    fn wake_of_a_worker_that_is_being_started_is_not_lost() {
+        let Ok(kvm) = Kvm::new() else {
+            return eprintln!("skipped: this test needs /dev/kvm");
+        };
+        let vm = Arc::new(kvm.create_vm().unwrap());
+        let mut host = KvmHost::new(vm, "test".to_owned(), 5, 0xd000_0000);
+        let (looks, looked) = channel();
+        let worker = WokenAtStart {
+            kick: host.kick(),
+            looks,
+        };
+        assert!(host.start(worker).is_ok());
+        let [at_first, when_woken] = [(); 2].map(|()| looked.recv_timeout(Duration::from_secs(5)));
+        assert!(host.stop().is_some());
+        assert_eq!((at_first, when_woken), (Ok(()), Ok(())));
     }
 }
