@@ -12,7 +12,7 @@ pub struct Limits {
     pub irq_layouts: IrqLayouts,
     /// The most vCPUs that a machine may have.
     pub max_vcpus: u32,
-    /// The most memory slots that a machine may have.
+    /// The most memory slots that a machine may have: one for each region of its memory and for each device's registers.
     pub max_memslots: u32,
     /// The operating system of the host.
     pub host_os: HostOs,

@@ -190,6 +190,34 @@ fn one_share_more_than_fits_the_irqchip_asked_for_names_lines_and_holders() {
     }
 }
 
+#[test]
+fn more_memory_slots_than_there_are_is_refused_with_who_needs_them() {
+    let spec = Spec {
+        mem_mib: 8192,
+        ..with_shares(3)
+    };
+    let enough = Limits::bundle();
+    let plan_of_all = plan(&spec, &enough).unwrap();
+    let (memory, devices) = (plan_of_all.memory.len(), plan_of_all.devices.len());
+    assert_eq!((memory, devices), (2, 6));
+    let with_slots = |max_memslots| Limits {
+        max_memslots,
+        ..enough.clone()
+    };
+    assert_eq!(plan(&spec, &with_slots(8)).unwrap(), plan_of_all);
+    let error = plan(&spec, &with_slots(7)).unwrap_err();
+    let needed = PlanError::MemorySlots {
+        memory,
+        devices,
+        max: 7,
+    };
+    assert_eq!(error, needed);
+    assert_eq!(
+        error.to_string(),
+        "the machine needs 2 memory slots for its memory and 6 for its devices, and may have 7: ask for fewer devices"
+    );
+}
+
 /// What is said about too many devices, and what is behind it.
 fn refusal(spec: &Spec) -> String {
     let error = plan(spec, &Limits::bundle()).unwrap_err();

@@ -89,6 +89,19 @@ pub enum PlanError {
         #[source]
         source: AllocError,
     },
+    /// There are not enough memory slots.
+    #[error(
+        "the machine needs {memory} memory slots for its memory and {devices} for its devices, and may have {max}: \
+         ask for fewer devices"
+    )]
+    MemorySlots {
+        /// How many regions its memory has: a slot each.
+        memory: usize,
+        /// How many devices it has: their registers are a slot each.
+        devices: usize,
+        /// The most there can be.
+        max: u32,
+    },
     /// The window for the devices' registers cannot be divided among them.
     #[error("the window for the devices' registers cannot be divided into slots for them")]
     Window {

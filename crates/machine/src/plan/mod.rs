@@ -98,12 +98,14 @@ pub fn plan(spec: &Spec, limits: &Limits) -> Result<Plan, PlanError> {
         .zip(places)
         .map(|((name, kind), at)| at_place(name, kind, at, &limits.kernel))
         .collect();
+    let memory = boot_params::ram_regions(spec.mem_mib << 20).map_err(|_| PlanError::Memory {
+        asked_mib: spec.mem_mib,
+    })?;
+    registers::fit_into_slots(memory.len(), devices.len(), limits.max_memslots)?;
     let cmdline = cmdline::assemble(spec, limits, &vsock, &devices)?;
     Ok(Plan {
         cpus: spec.cpus,
-        memory: boot_params::ram_regions(spec.mem_mib << 20).map_err(|_| PlanError::Memory {
-            asked_mib: spec.mem_mib,
-        })?,
+        memory,
         kernel: limits.kernel.clone(),
         initramfs: spec.initramfs,
         serial: limits.kernel.kind != KernelKind::Bundle,

@@ -9,7 +9,7 @@ use resource_alloc::{Layout, LayoutError, MmioLayout};
 use serde::Serialize;
 use virtio_transport::{FIRST_INTERRUPT_REGISTER, MMIO_LEN};
 
-use super::DeviceKind;
+use super::{DeviceKind, PlanError};
 use crate::limits::KernelTraits;
 
 /// Bytes of guest addresses for each device: its registers reach from one page into the next.
@@ -54,11 +54,22 @@ pub(super) fn with_wide_slots(layout: &Layout) -> Result<Layout, LayoutError> {
     })
 }
 
+/// Whether there are memory slots for so many regions of memory, and for the registers of so many devices.
+///
+/// # Errors
+/// [`PlanError::MemorySlots`] when there are not.
+pub(super) fn fit_into_slots(memory: usize, devices: usize, max: u32) -> Result<(), PlanError> {
+    if (memory + devices) as u64 > u64::from(max) {
+        return Err(PlanError::MemorySlots { memory, devices, max });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::plan::{DevicePlan, Plan, PlanError};
+    use crate::plan::{DevicePlan, Plan};
     use crate::spec::{Share, Spec};
 
     fn shares() -> Spec {
