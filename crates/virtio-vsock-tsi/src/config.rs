@@ -100,7 +100,8 @@ impl VsockConfig {
         self.check()?;
         let listeners = self.routes.iter().map(Route::listen).collect::<Result<Vec<_>, _>>()?;
         let listeners: Vec<RouteListener> = listeners.into_iter().flatten().collect();
-        let mut backend = HostSockets::new();
+        let ipv4 = self.port_map.values().filter(|at| at.is_ipv4());
+        let mut backend = HostSockets::new().with_ipv4_ports(ipv4.map(SocketAddr::port));
         if let Some(dir) = self.unix_root {
             backend = backend.with_unix_root(dir).with_published(&self.publish_unix);
         }

@@ -762,8 +762,8 @@ fn connect_again_before_request_is_answered_0() {
     assert_eq!(vm.connect(port, host.local_addr().unwrap()), 0);
 }
 
-#[test]
-fn connect_again_while_the_first_is_undecided_answers_only_the_second() {
+/// Two CONNECTs of a socket, the first from port 9001 and the second from 9002, and the host decides neither.
+fn connecting_twice() -> (Vm, TcpListener, Vec<TcpStream>) {
     let (listener, fillers) = full_listener();
     let mut vm = vm();
     vm.create(7000, 2, 1);
@@ -772,7 +772,21 @@ fn connect_again_while_the_first_is_undecided_answers_only_the_second() {
     vm.settle();
     vm.send_datagram(9002, 1025, &body);
     vm.settle();
-    drop(fillers);
+    (vm, listener, fillers)
+}
+
+#[test]
+fn connect_again_while_the_first_is_undecided_answers_only_the_second() {
+    let (mut vm, listener, _fillers) = connecting_twice();
+    listener.accept().unwrap();
+    assert_eq!(vm.datagram_to(9002), [0; 4]);
+    vm.settle();
+    assert!(vm.datagrams.is_empty());
+}
+
+#[test]
+fn release_while_two_connects_are_undecided_answers_neither() {
+    let (mut vm, _listener, _fillers) = connecting_twice();
     vm.release(7000, 620);
     vm.settle();
     assert!(vm.datagrams.is_empty(), "the guest closed the socket, nobody waits");

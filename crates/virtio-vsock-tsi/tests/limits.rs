@@ -5,7 +5,7 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use common::{Vm, inet_config, listen_body, sockaddr};
+use common::{Vm, connect_body, inet_config, listen_body, sockaddr};
 use virtio_vsock_tsi::vsock_proto::Errno;
 use virtio_vsock_tsi::vsock_proto::policy::{Hook, Operation, Question, Verdict};
 use virtio_vsock_tsi::vsock_proto::wire::SocketName;
@@ -235,6 +235,39 @@ fn hook_rewrites_and_denies_destinations() {
         -13,
         "the policy comes first"
     );
+}
+
+/// Sends every datagram to one place.
+struct Relay(SocketAddr);
+
+impl Hook for Relay {
+    fn judge(&mut self, question: &Question<'_>) -> Verdict {
+        match question.operation {
+            Operation::Send => Verdict::Rewrite(SocketName::Inet(self.0)),
+            _ => Verdict::Allow,
+        }
+    }
+}
+
+/// Its answers were a stranger's, for the host's kernel names an IPv4 peer of an IPv6 socket in IPv6.
+#[test]
+fn datagrams_that_a_hook_sends_elsewhere_are_answered_from_there() {
+    let host = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for (family, to) in [(2, "192.0.2.1:53"), (10, "[::ffff:192.0.2.1]:53")] {
+        let hook = Some(Box::new(Relay(host.local_addr().unwrap())) as Box<dyn Hook>);
+        let mut vm = Vm::new(VsockConfig { hook, ..inet_config() });
+        let port = vm.fresh_port();
+        vm.create(port, family, 2);
+        let reply_port = vm.fresh_port();
+        let body = connect_body(port, &sockaddr(to.parse().unwrap()));
+        vm.send_datagram(reply_port, 1027, &body);
+        vm.send_datagram(port, 1028, b"question");
+        vm.turn();
+        let (_, from) = host.recv_from(&mut [0; 16]).unwrap();
+        host.send_to(b"answer", from).unwrap();
+        assert_eq!(vm.datagram_to(port), b"answer", "{to}");
+    }
 }
 
 #[test]

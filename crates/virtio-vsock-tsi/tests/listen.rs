@@ -3,10 +3,10 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use common::{Vm, getname_body, inet_config, listen_body, sockaddr, with_timeout};
+use common::{GuestStream, Vm, getname_body, inet_config, listen_body, sockaddr, with_timeout};
 use virtio_vsock_tsi::VsockConfig;
 
 const GUEST_PORT: u16 = 8080;
@@ -103,6 +103,7 @@ fn mapped_listener_whose_host_port_is_taken_is_told_eaddrinuse() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut vm = Vm::new(published(taken.local_addr().unwrap()));
     assert_eq!(listen(&mut vm, 5).1, -98);
+    assert_eq!(vm.stat("listeners_refused"), 1);
 }
 
 #[test]
@@ -322,4 +323,113 @@ fn new_socket_in_the_place_of_a_listener_ends_the_accept_that_waits_and_who_came
     assert!(client.read(&mut [0]).is_err(), "reset");
     vm.settle();
     assert_eq!(vm.watcher.watched(), 0);
+}
+
+/// A program whose accept(2) a signal interrupts asks again before it has our answer.
+#[test]
+fn accept_that_is_asked_again_before_its_answer_is_sent_still_gets_the_connection() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    vm.listening.clear();
+    let asks = vm.fresh_port();
+    vm.send_datagram(asks, 1030, &accept_body(port, 0));
+    vm.settle();
+    let _client = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    vm.send(&GuestStream::connecting(port, request.src_port).packet(2));
+    vm.send_datagram(asks, 1030, &accept_body(port, 0));
+    assert_eq!(vm.datagram_to(asks), [0; 4]);
+    assert_eq!(
+        vm.request_result(1030, &accept_body(port, O_NONBLOCK)),
+        -11,
+        "there is but one"
+    );
+}
+
+#[test]
+fn two_accepts_of_one_caller_in_one_pass_take_one_connection() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    let _clients = [(); 2].map(|()| TcpStream::connect(at).unwrap());
+    vm.wait("two connections", |vm| (vm.streams.len() == 2).then_some(()));
+    vm.settle();
+    let asks = vm.fresh_port();
+    vm.send_datagram(asks, 1030, &accept_body(port, O_NONBLOCK));
+    vm.send_datagram(asks, 1030, &accept_body(port, O_NONBLOCK));
+    assert_eq!(vm.datagram_to(asks), [0; 4]);
+    vm.settle();
+    assert!(vm.take_datagram(asks).is_none());
+    let mut left = || vm.request_result(1030, &accept_body(port, O_NONBLOCK));
+    assert_eq!((left(), left()), (0, -11));
+}
+
+/// The guest's kernel has queued the connection when it was asked; accept(2) found nothing, and poll(2) said that there was.
+#[test]
+fn connection_that_the_guest_answers_after_its_end_is_accepted_all_the_same() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, _) = listen(&mut vm, 5);
+    vm.listening.clear();
+    let _client = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    vm.now += Duration::from_millis(10_001);
+    vm.turn();
+    let answer = GuestStream::connecting(port, request.src_port).packet(2);
+    vm.send(&answer);
+    vm.settle();
+    assert_eq!(vm.strays.pop().expect("RST").op, 3);
+    let name = vm.request(1026, &getname_body(port, request.src_port, 2));
+    assert_eq!(name[..4], [0; 4]);
+    assert_eq!(vm.request_result(1030, &accept_body(port, O_NONBLOCK)), 0);
+
+    vm.send(&answer);
+    vm.settle();
+    assert_eq!(vm.request_result(1030, &accept_body(port, O_NONBLOCK)), -11, "once");
+}
+
+#[test]
+fn listener_hears_at_the_port_that_it_named_for_that() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, inner) = (vm.fresh_port(), 1000 + vm.fresh_port());
+    vm.create(port, 2, 1);
+    vm.listening.push(inner);
+    assert_eq!(
+        vm.request_result(1029, &listen_body(port, inner, 5, &wildcard(GUEST_PORT))),
+        0
+    );
+    let _client = TcpStream::connect(at).unwrap();
+    inbound(&mut vm, inner);
+    assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+}
+
+#[test]
+fn port_published_at_all_ipv6_addresses_takes_ipv4_too_unless_that_is_published_elsewhere() {
+    let Ok(probe) = TcpListener::bind("[::]:0") else {
+        eprintln!("no IPv6 on this host");
+        return;
+    };
+    let host_port = probe.local_addr().unwrap().port();
+    drop(probe);
+    let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), host_port);
+    let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), host_port);
+    let mut vm = Vm::new(published(everywhere));
+    let (port, result) = listen(&mut vm, 5);
+    assert_eq!(result, 0);
+    let client = TcpStream::connect(here).unwrap();
+    let q = inbound(&mut vm, port);
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    assert_eq!(name[8..24], sockaddr(client.local_addr().unwrap()));
+    drop((vm, client));
+
+    let mut vm = Vm::new(VsockConfig {
+        port_map: [(GUEST_PORT, everywhere), (81, here)].into(),
+        ..inet_config()
+    });
+    assert_eq!(listen(&mut vm, 5).1, 0);
+    let other = vm.fresh_port();
+    vm.create(other, 2, 1);
+    assert_eq!(vm.request_result(1029, &listen_body(other, other, 5, &wildcard(81))), 0);
 }

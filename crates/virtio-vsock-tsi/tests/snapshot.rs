@@ -157,3 +157,16 @@ fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
     other.handler.restore(vm.now, &state, &mut other.watcher).unwrap();
     assert_eq!(other.datagram_to(waits), (-22i32).to_le_bytes());
 }
+
+#[test]
+fn connection_that_the_guest_answers_after_a_restore_is_accepted_all_the_same() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    let (port, waits) = listening(&mut vm);
+    vm.listening.clear();
+    let _client = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    moved(&mut vm, published(at));
+    vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
+    assert_eq!(vm.datagram_to(waits), [0; 4]);
+}

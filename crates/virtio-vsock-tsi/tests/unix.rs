@@ -224,6 +224,21 @@ fn datagrams_reach_a_socket_inside_the_root_and_its_answer_comes_back() {
 }
 
 #[test]
+fn connected_datagram_socket_has_its_peers_name_as_the_guest_said_it() {
+    let (_outside, root) = folders();
+    let _host = UnixDatagram::bind(root.join("run/d.sock")).unwrap();
+    let mut vm = Vm::new(config(&root));
+    let port = vm.fresh_port();
+    vm.create(port, 1, 2);
+    assert_eq!(
+        vm.request_result(1025, &connect_body(port, &sockaddr_un("/run/d.sock"))),
+        0
+    );
+    let name = vm.request(1026, &getname_body(port, 620, 1));
+    assert_eq!(&name[8..22], b"\x01\0/run/d.sock\0");
+}
+
+#[test]
 fn families_that_are_off_are_refused_with_the_reason() {
     let (_outside, root) = folders();
     let mut vm = Vm::new(config(&root));

@@ -64,6 +64,8 @@ counters! {
     denied,
     /// Requests refused because a limit was reached.
     over_limit,
+    /// Listeners of the guest that were to be published and are not: the host or a limit refused.
+    listeners_refused,
     /// RSTs sent.
     resets_sent,
     /// Times that a stream had data for the guest and no credit.

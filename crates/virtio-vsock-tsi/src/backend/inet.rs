@@ -51,12 +51,13 @@ fn start(fd: &OwnedFd, to: &SocketAddr) -> Result<bool, Errno> {
     }
 }
 
-/// SO_REUSEPORT stays off: two machines must not share a port by accident.
-pub(super) fn listen(at: SocketAddr, backlog: u16) -> Result<Listener, Errno> {
+/// SO_REUSEPORT stays off: two machines must not share a port by accident. At all addresses of IPv6 those of IPv4 are
+/// listened at too, unless `v6_only`.
+pub(super) fn listen(at: SocketAddr, v6_only: bool, backlog: u16) -> Result<Listener, Errno> {
     let fd = socket(family_of(&at), SocketType::STREAM)?;
     sockopt::set_socket_reuseaddr(&fd, true).map_err(errno)?;
     if at.is_ipv6() {
-        sockopt::set_ipv6_v6only(&fd, true).map_err(errno)?;
+        sockopt::set_ipv6_v6only(&fd, v6_only).map_err(errno)?;
     }
     net::bind(&fd, &at).map_err(errno)?;
     net::listen(&fd, backlog.into()).map_err(errno)?;

@@ -1,6 +1,6 @@
 //! The back-end of a real host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -18,6 +18,7 @@ pub struct HostSockets {
     paths: BTreeMap<u32, PathBuf>,
     prefix: Option<PathBuf>,
     services: BTreeMap<u32, Box<dyn StreamConnector>>,
+    ipv4_ports: BTreeSet<u16>,
 }
 
 impl HostSockets {
@@ -40,6 +41,13 @@ impl HostSockets {
         if let Some(root) = &mut self.unix_root {
             root.publish(paths);
         }
+        self
+    }
+
+    /// The host's ports that listeners of IPv4 will have: one of IPv6 at the same port leaves IPv4 to them.
+    #[must_use]
+    pub fn with_ipv4_ports(mut self, ports: impl IntoIterator<Item = u16>) -> HostSockets {
+        self.ipv4_ports.extend(ports);
         self
     }
 
@@ -100,7 +108,7 @@ impl Backend for HostSockets {
 
     fn listen(&mut self, at: &SocketName, backlog: u16) -> Result<Listener, Errno> {
         match at {
-            SocketName::Inet(addr) => inet::listen(*addr, backlog),
+            SocketName::Inet(addr) => inet::listen(*addr, self.ipv4_ports.contains(&addr.port()), backlog),
             SocketName::Unix(name) => self.root()?.listen(name, backlog),
         }
     }

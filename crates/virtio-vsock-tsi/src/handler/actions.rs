@@ -85,7 +85,11 @@ impl<B: Backend> Handler<B> {
     }
 
     fn listen(&mut self, id: ProxyId, at: &SocketName, backlog: u16) {
-        let result = self.backend.listen(at, backlog).map(|listener| {
+        let result = self.backend.listen(at, backlog);
+        if let Err(errno) = &result {
+            self.not_published(at, *errno);
+        }
+        let result = result.map(|listener| {
             let name = listener.at.clone();
             let mut endpoint = Endpoint::new(id, Body::Listener(listener));
             endpoint.reading = true;
@@ -93,6 +97,17 @@ impl<B: Backend> Handler<B> {
             name
         });
         self.mux.listening(id, result);
+    }
+
+    /// The guest's program listens all the same, in the guest, and its user wonders. A guest can try any number of times.
+    fn not_published(&mut self, at: &SocketName, errno: Errno) {
+        if !std::mem::replace(&mut self.said_not_published, true) {
+            tracing::warn!(
+                ?at,
+                ?errno,
+                "cannot listen for the guest; further ones are only counted"
+            );
+        }
     }
 
     fn set_reading(&mut self, id: ProxyId, reading: bool) {
@@ -128,6 +143,11 @@ impl<B: Backend> Handler<B> {
         };
         net::connect(fd, &peer.addr).map_err(errno)?;
         let name = net::getpeername(fd).ok().flatten().and_then(from_any);
+        if to.family() == Family::Unix
+            && let Some(endpoint) = self.endpoints.get_mut(id)
+        {
+            endpoint.peer = Some(to.clone());
+        }
         Ok(name.unwrap_or(to))
     }
 

@@ -82,6 +82,7 @@ pub struct Handler<B = HostSockets> {
     accept_again: Option<Duration>,
     paused: Vec<vsock_proto::ProxyId>,
     transport_reset: bool,
+    said_not_published: bool,
 }
 
 impl<B: Backend> Handler<B> {
@@ -102,6 +103,7 @@ impl<B: Backend> Handler<B> {
             accept_again: None,
             paused: Vec::new(),
             transport_reset: false,
+            said_not_published: false,
         }
     }
 

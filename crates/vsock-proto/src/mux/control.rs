@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::proxy::{Listener, Origin, State, Waiter};
+use super::replies::Announced;
 use super::{Action, MAX_TOMBSTONES, Muxer, Reply, Ticket};
 use crate::errno::Errno;
 use crate::ids::{Key, ProxyId};
@@ -25,6 +26,7 @@ impl Muxer {
         ) {
             return self.silent_request(now, request.ok());
         }
+        self.withdraw(key.guest_port);
         let Some(ticket) = self.replies.begin(key.guest_port, key.host_port) else {
             return self.stats.over_limit.count();
         };
@@ -213,6 +215,7 @@ impl Muxer {
             name: &name,
         }) {
             Verdict::Allow => Ok(name),
+            Verdict::Rewrite(other) if kind == SocketKind::Datagram => other.said_in(name.family()),
             Verdict::Rewrite(other) => Ok(other),
             Verdict::Deny(errno) => Err(errno),
         }
@@ -308,8 +311,8 @@ impl Muxer {
         let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
             return Err(Errno::EINVAL);
         };
-        if listener.unannounced.pop_front().is_some() {
-            self.replies.answer(ticket, Reply::Result(0));
+        if let Some(inbound) = listener.unannounced.pop_front() {
+            self.replies.announce(ticket, Announced { listener: id, inbound });
             self.maybe_resume_accept(id);
             return Ok(());
         }

@@ -77,6 +77,7 @@ impl Muxer {
         match result {
             Ok(name) => listener.host_name = Some(name),
             Err(_) => {
+                self.stats.listeners_refused.count();
                 let accept = listener.accept.take();
                 proxy.state = State::Idle;
                 self.listeners = self.listeners.saturating_sub(1);

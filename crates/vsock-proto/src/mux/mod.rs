@@ -33,7 +33,7 @@ pub use transmit::{DatagramRead, StreamRead, Transmit};
 use proxy::{Origin, Proxy, State, Waiter};
 use rate::Rate;
 use recent::RecentKeys;
-use replies::Replies;
+use replies::{Announced, Replies};
 use table::{Table, Turn};
 use transmit::StrayReset;
 use windows::Windows;
@@ -133,6 +133,8 @@ pub struct Muxer {
     /// Streams that were reset last. What the guest sent before it saw that needs no second RST, which might meet its next
     /// stream with the same key.
     farewells: RecentKeys,
+    /// Connections to listeners of the guest that ended before it answered.
+    unanswered: RecentKeys,
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
     tombstones: VecDeque<(Key, Errno)>,
@@ -158,6 +160,7 @@ impl Muxer {
             stats: Arc::default(),
             strays: VecDeque::new(),
             farewells: RecentKeys::new(transmit::MAX_FAREWELLS),
+            unanswered: RecentKeys::new(transmit::MAX_FAREWELLS),
             time_sync: None,
             actions: VecDeque::new(),
             tombstones: VecDeque::new(),
@@ -228,6 +231,7 @@ impl Muxer {
         self.replies = Replies::new(self.config.limits.requests);
         self.strays.clear();
         self.farewells.clear();
+        self.unanswered.clear();
         self.tombstones.clear();
         self.departed.clear();
         self.time_sync = None;
@@ -357,6 +361,7 @@ impl Muxer {
         }
         match (&proxy.state, proxy.origin) {
             (State::Stream(stream), Origin::Accepted { listener, .. }) if !stream.is_open() => {
+                self.unanswered.add(proxy.key);
                 self.stats.connections_refused.count();
                 self.accept_settled(listener, None);
             }
@@ -396,15 +401,52 @@ impl Muxer {
         };
         state.awaiting = state.awaiting.saturating_sub(1);
         state.unannounced.extend(complete);
+        self.answer_accept(listener);
+        self.maybe_resume_accept(listener);
+    }
+
+    /// Tells who waits at a listener of a connection in the guest's queue, if there is one.
+    fn answer_accept(&mut self, listener: ProxyId) {
+        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
+            return;
+        };
         if !state.unannounced.is_empty()
             && let Some(ticket) = state.accept.take()
+            && self.replies.is_open(ticket)
+            && let Some(inbound) = state.unannounced.pop_front()
         {
-            if self.replies.is_open(ticket) {
-                state.unannounced.pop_front();
-            }
-            self.replies.answer(ticket, Reply::Result(0));
+            self.replies.announce(ticket, Announced { listener, inbound });
         }
-        self.maybe_resume_accept(listener);
+    }
+
+    /// A caller asks again: what its answer was to tell of is still in the guest's queue.
+    fn withdraw(&mut self, reply_port: u32) {
+        let Some(Announced { listener, inbound }) = self.replies.withdraw(reply_port) else {
+            return;
+        };
+        if let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
+            state.unannounced.push_front(inbound);
+            self.answer_accept(listener);
+        }
+    }
+
+    /// The guest answers a connection that has ended meanwhile, and has put it into its queue all the same.
+    fn answered_late(&mut self, key: Key) {
+        if !self.unanswered.contains(key) {
+            return;
+        }
+        self.unanswered.remove(key);
+        let listener = self.table.ids().into_iter().find(|&id| {
+            self.table
+                .get(id)
+                .is_some_and(|proxy| matches!(&proxy.state, State::Listening(at) if at.vm_port == key.guest_port))
+        });
+        if let Some(id) = listener
+            && let Some(State::Listening(state)) = self.table.get_mut(id).map(|proxy| &mut proxy.state)
+        {
+            state.unannounced.push_back(ProxyId::NOBODY);
+            self.answer_accept(id);
+        }
     }
 
     fn maybe_resume_accept(&mut self, listener: ProxyId) {

@@ -120,6 +120,9 @@ impl Muxer {
             self.stats.dropped_unknown.count();
             return Received::Nothing;
         }
+        if header.op == Op::Response {
+            self.answered_late(key);
+        }
         match self.table.find(SocketKind::Stream, key) {
             Some(id) => self.packet_for(now, id, header),
             None => self.packet_for_nobody(now, key, header),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::errno::Errno;
+use crate::ids::ProxyId;
 use crate::state::ReplyState;
 use crate::wire::{Reply, port};
 
@@ -21,6 +22,14 @@ struct Slot {
     serial: u64,
     control_port: u32,
     reply: Option<Reply>,
+    announces: Option<Announced>,
+}
+
+/// A connection that the answer to an ACCEPT tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) listener: ProxyId,
+    pub(crate) inbound: ProxyId,
 }
 
 #[derive(Debug)]
@@ -54,6 +63,7 @@ impl Replies {
             serial,
             control_port,
             reply: None,
+            announces: None,
         };
         self.slots.insert(reply_port, slot);
         Some(Ticket {
@@ -72,6 +82,21 @@ impl Replies {
             slot.reply = Some(reply);
             self.ready.push_back(ticket);
         }
+    }
+
+    /// Answers an ACCEPT that is open.
+    pub(crate) fn announce(&mut self, ticket: Ticket, announced: Announced) {
+        if let Some(slot) = self.slots.get_mut(&ticket.reply_port) {
+            slot.announces = Some(announced);
+        }
+        self.answer(ticket, Reply::Result(0));
+    }
+
+    /// Takes back an answer that was not sent: its caller asks again. Gives what it was to tell of.
+    pub(crate) fn withdraw(&mut self, reply_port: u32) -> Option<Announced> {
+        let announced = self.slots.get(&reply_port)?.announces;
+        self.forget(reply_port);
+        announced
     }
 
     /// No answer will come.

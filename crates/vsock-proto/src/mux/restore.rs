@@ -140,6 +140,13 @@ impl Muxer {
                 self.replies.answer(ticket, reply.clone());
             }
         }
+        for peer in &state.peers {
+            // Its answer may be on its way.
+            self.unanswered.add(Key {
+                guest_port: peer.guest_port,
+                host_port: peer.host_port,
+            });
+        }
         self.departed = state
             .peers
             .iter()

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::control::ADDR_LEN;
+use crate::errno::Errno;
 
 const INET_LEN: usize = 16;
 const INET6_LEN: usize = 28;
@@ -162,6 +163,16 @@ impl SocketName {
             }
             _ => self.clone(),
         }
+    }
+
+    /// The same as a socket of `family` can be told; EAFNOSUPPORT if it cannot.
+    pub(crate) fn said_in(&self, family: Family) -> Result<SocketName, Errno> {
+        let sayable = match (self, family) {
+            (SocketName::Inet(addr), Family::Inet) => addr.ip().to_canonical().is_ipv4(),
+            (SocketName::Inet(_), Family::Inet6) => true,
+            _ => self.family() == family,
+        };
+        sayable.then(|| self.in_family(family)).ok_or(Errno::EAFNOSUPPORT)
     }
 }
 
