@@ -39,7 +39,13 @@ fn a_hundred_machines_leave_nothing_behind() {
         cpus: 2,
         ..guest.spec()
     };
-    let run = || assert_eq!(guest.build_as(&spec).run().unwrap(), Exit::Reset);
+    // A handle outlives its machine, and keeps nothing of it.
+    let mut handles = Vec::new();
+    let mut run = || {
+        let machine = guest.build_as(&spec);
+        handles.push(machine.handle());
+        assert_eq!(machine.run().unwrap(), Exit::Reset);
+    };
     // The first ones make what the process keeps for all: the allocator's arenas, thread stacks that are reused.
     (0..3).for_each(|_| run());
     let before = holdings();

@@ -37,6 +37,8 @@ const CONFIG_MODE: u32 = 0o400;
 pub(super) struct Devices {
     pub(super) bus: MmioBus,
     pub(super) wires: Wires,
+    /// The host's end of the port `tessera-control`.
+    pub(super) signals: Option<Arc<UnixStream>>,
 }
 
 /// Makes every device of the plan. None has a thread or a descriptor of KVM's yet.
@@ -59,6 +61,7 @@ pub(super) fn make(
         control,
         bus: MmioBus::default(),
         wires: Wires::default(),
+        signals: None,
     };
     for device in &plan.devices {
         maker.make(device)?;
@@ -66,6 +69,7 @@ pub(super) fn make(
     Ok(Devices {
         bus: maker.bus,
         wires: maker.wires,
+        signals: maker.signals,
     })
 }
 
@@ -80,6 +84,7 @@ struct Maker<'a> {
     control: &'a Arc<Control>,
     bus: MmioBus,
     wires: Wires,
+    signals: Option<Arc<UnixStream>>,
 }
 
 impl Maker<'_> {
@@ -156,7 +161,9 @@ impl Maker<'_> {
 
     fn control_port(&mut self, name: &str) -> Result<Port, std::io::Error> {
         let (guest_end, host_end) = UnixStream::pair()?;
-        self.wires.signals = Some(Arc::new(host_end));
+        let host_end = Arc::new(host_end);
+        self.wires.signals = Arc::downgrade(&host_end);
+        self.signals = Some(host_end);
         Ok(pipe(name, Some(guest_end.into()), None))
     }
 

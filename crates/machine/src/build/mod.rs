@@ -96,6 +96,7 @@ pub fn build(plan: &Plan, resources: Resources) -> Result<Machine, BuildError> {
         vcpus,
         around,
         wires: devices.wires,
+        signals: devices.signals,
         drivers_first: plan.drivers_before_init(),
         mem,
     })

@@ -1,7 +1,7 @@
 //! Control of a machine from other threads.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::net::SendFlags;
 use virtio_console::{ConsoleControl, Size};
@@ -10,7 +10,7 @@ use virtio_vsock_tsi::Stats as VsockStats;
 use super::control::{Control, End};
 use crate::worker::Kick;
 
-/// Controls a machine from any thread. Cheap to clone; harmless once the machine has ended.
+/// Controls a machine from any thread. Cheap to clone; harmless once the machine has ended, and holds no descriptor of it.
 #[derive(Clone)]
 pub struct Handle {
     control: Arc<Control>,
@@ -20,8 +20,8 @@ pub struct Handle {
 /// What reaches into single devices.
 #[derive(Clone, Default)]
 pub(crate) struct Wires {
-    /// The host's end of the port `tessera-control`.
-    pub(crate) signals: Option<Arc<UnixStream>>,
+    /// The host's end of the port `tessera-control`, while there is the machine that has it.
+    pub(crate) signals: Weak<UnixStream>,
     pub(crate) console: Option<(ConsoleControl, Kick)>,
     pub(crate) vsock: Option<Arc<VsockStats>>,
 }
@@ -51,8 +51,8 @@ impl Handle {
     pub fn signal(&self, signal: u8) -> bool {
         // It must neither wait for the guest nor raise SIGPIPE in the embedder.
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let port = self.wires.signals.as_deref();
-        port.is_some_and(|port| rustix::net::send(port, &[signal], flags) == Ok(1))
+        let port = self.wires.signals.upgrade();
+        port.is_some_and(|port| rustix::net::send(&*port, &[signal], flags) == Ok(1))
     }
 
     /// Tells the guest the size of the terminal that its console is.

@@ -5,6 +5,7 @@ mod handle;
 mod vcpu;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) around: Surroundings,
     pub(crate) wires: Wires,
+    /// What the wires lead to, the host's end of the port `tessera-control`.
+    pub(crate) signals: Option<Arc<UnixStream>>,
     /// The kernel is known to take its devices before its init runs.
     pub(crate) drivers_first: bool,
     /// Keeps guest memory mapped for as long as a vCPU can run.
@@ -66,6 +69,7 @@ impl Machine {
             mem: _mem,
             drivers_first,
             wires: _,
+            signals: _signals,
         } = self;
         let threads = start(vcpus, &around);
         if threads.is_err() {
