@@ -20,7 +20,8 @@ pub(crate) trait Registers: Send {
     fn has_run(&self) -> bool {
         false
     }
-    /// Stops the device behind it for good; it may take `patience` to deliver what the driver has handed over.
+    /// Stops the device behind it for good, after what it is doing at the moment; it may take `patience` to deliver what the
+    /// driver has handed over.
     fn shutdown(&mut self, patience: Duration);
 }
 
@@ -104,7 +105,8 @@ impl MmioBus {
         self.blocks.iter().any(|block| block.lock().has_run())
     }
 
-    /// Stops every device, in the order of their addresses; all together may take `patience`.
+    /// Stops every device, in the order of their addresses. All together may take `patience` to deliver what the drivers have
+    /// handed over; what a device is doing on the host at the moment is waited for beside that, as long as it takes.
     pub(crate) fn shutdown(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         for block in &self.blocks {

@@ -31,12 +31,14 @@ impl Handle {
         Self { control, wires }
     }
 
-    /// Ends the machine as it stands, as if its power was cut.
+    /// Ends the machine as it stands: the guest hears nothing of it. What its devices have begun on the host, such as to sync
+    /// a file, is not broken off; [`run`](crate::Machine::run) returns after it.
     pub fn stop(&self) {
         self.control.end(End::Stopped);
     }
 
-    /// Takes all vCPUs out of the guest; returns when they are.
+    /// Takes all vCPUs out of the guest; returns when they are. One for which a device is at work leaves when that is done, which
+    /// may take as long as the host's disk does. Devices go on with what they were asked for.
     pub fn pause(&self) {
         self.control.pause();
     }

@@ -57,6 +57,9 @@ impl Machine {
 
     /// Runs the machine until it ends. When this returns, its threads are joined and its descriptors closed.
     ///
+    /// The end waits up to 10 seconds for readers of the guest's last output, and beside that for what its devices have begun on
+    /// the host: as long as the disk takes for the syncs that a guest has asked for.
+    ///
     /// `SIGSTKFLT` is reserved meanwhile: the threads of the vCPUs are sent it, to call them out of the guest, and take one that
     /// is sent to the process. Nothing else uses it on Linux. It needs no handler, and none that it has is called.
     ///
