@@ -164,6 +164,18 @@ impl Ring {
         Ok(self.next_avail != self.avail_idx)
     }
 
+    /// How many chains the driver has made available by now that were not taken.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<u16, RingError> {
+        if !self.ready {
+            return Ok(0);
+        }
+        self.load_avail_idx(mem)?;
+        Ok((self.avail_idx - self.next_avail).0)
+    }
+
     /// Puts a chain into the used ring. `len` is the number of bytes written to its writable part. The driver sees it
     /// after [`publish`](Self::publish).
     ///

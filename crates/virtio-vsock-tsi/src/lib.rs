@@ -23,6 +23,7 @@
 //! | rings and header | test |
 //! |---|---|
 //! | chain loops | `tx_chain_that_loops_is_returned_and_the_next_one_works` |
+//! | head out of range | `virtio-ring`'s tests, `device.rs: broken_queue_asks_for_a_reset_...` |
 //! | chain outside memory | `tx_chain_outside_memory_is_returned`, `regressions.rs: line_13_...` |
 //! | available index too far ahead | `avail_index_beyond_the_queue_stops_the_device`, `device.rs: broken_queue_asks_for_a_reset_...` |
 //! | writable descriptor in a transmit chain | `tx_chain_with_a_writable_descriptor_is_dropped` |
@@ -75,13 +76,29 @@
 //! | CREATE with a reserved port | `create_for_ports_that_no_socket_has_is_refused` |
 //! | CONNECT unknown | `streams.rs: connect_without_create_is_refused_...` |
 //! | CONNECT on a listener, open stream, again | `listen.rs: requests_on_the_wrong_kind_of_proxy_are_einval`, `connect_on_an_open_stream_is_eisconn`, `connect_again_...` |
-//! | LISTEN unknown, on a datagram socket, `vm_port` 0 | `listen.rs: requests_on_the_wrong_kind_of_proxy_are_einval` |
+//! | LISTEN unknown, on a datagram socket, `vm_port` | `listen.rs: requests_on_the_wrong_kind_of_proxy_are_einval`, `listener_hears_at_the_port_that_it_named_for_that` |
 //! | LISTEN backlog | `listen.rs: listen_with_any_backlog_and_again_on_a_listener_succeeds` |
-//! | ACCEPT unknown, repeated | `listen.rs: requests_on_the_wrong_kind_...`, `second_accept_replaces_the_first` |
+//! | ACCEPT unknown, repeated | `listen.rs: requests_on_the_wrong_kind_...`, `second_accept_replaces_the_first`, `accept_that_is_asked_again_...` |
 //! | GETNAME unknown, of a route | `getname_of_what_has_no_name_says_so`, `getname_and_release_of_a_plain_stream_do_nothing` |
 //! | SENDTO unknown, too long | `sendto_on_unknown_and_stream_proxies_is_dropped`, `datagrams.rs: datagram_too_long_for_udp_is_dropped` |
 //! | RELEASE unknown, of a route | `release_of_unknown_keys_is_ignored`, `getname_and_release_of_a_plain_stream_do_nothing` |
 //! | requests without end | `second_request_on_a_reply_port_...`, `requests_without_end_and_no_receive_buffer_stay_bounded` |
+//!
+//! What others were caught by, tests in `tests/regressions.rs` unless another file is named:
+//!
+//! | defect | test |
+//! |---|---|
+//! | 12: memory of the guest's size | `line_12_huge_chain_with_one_byte_of_payload_passes_one_byte_on` |
+//! | 13: buffers outside memory | `line_13_descriptor_that_leaves_memory_is_neither_read_nor_written` |
+//! | 14: headers read twice | `line_14_header_that_changes_while_it_is_handled_is_one_header` |
+//! | 15: lengths of control messages that are trusted | `line_15_control_messages_of_every_length_are_survived` |
+//! | 16: forms of packets | `line_16_packets_cut_anywhere_arrive_whole` |
+//! | 17: credit | `line_17_...` (2), `vsock-proto`'s `credit.rs` |
+//! | 18: states and keys | `line_18_...` (3), `packets_for_an_unknown_stream_...`, `streams.rs` on half-close |
+//! | 19: clients that close at once | `line_19_client_that_closes_before_its_line_is_forgotten`, `routes.rs: connect_lines_that_are_none_...` |
+//! | 20: an event loop that never sleeps | `line_20_...` (2), `routes.rs: stream_service_with_bytes_that_the_guest_does_not_take_...` |
+//! | 21: TSI on the host unasked | `line_21_...` (2), `listen.rs: unmapped_listener_stays_in_the_guest` |
+//! | 22: reset, pause, restore | `line_22_...` (2), `snapshot.rs: line_22_nothing_comes_before_...` |
 
 mod backend;
 mod config;

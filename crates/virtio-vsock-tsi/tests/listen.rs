@@ -285,6 +285,13 @@ fn requests_on_the_wrong_kind_of_proxy_are_einval() {
         vm.request_result(1029, &listen_body(datagram, datagram, 5, &wildcard(GUEST_PORT))),
         -95
     );
+    assert_eq!(vm.request_result(1030, &accept_body(datagram, 0)), -22);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = vm.open_tcp(server.local_addr().unwrap());
+    assert_eq!(
+        vm.request_result(1029, &listen_body(open, open, 5, &wildcard(GUEST_PORT))),
+        -22
+    );
 }
 
 #[test]

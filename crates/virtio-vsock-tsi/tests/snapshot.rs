@@ -47,6 +47,32 @@ fn moved(vm: &mut Vm, config: VsockConfig) {
         [[0; 4]],
         "the guest is told that its streams are gone"
     );
+    vm.peer.post_event(4);
+}
+
+/// Firecracker 5882: a connection that came before the guest had looked at the event ended with the others, unheard of.
+#[test]
+fn line_22_nothing_comes_before_the_driver_is_done_with_a_transport_reset() {
+    for mut vm in [Vm::new, Vm::with_event_idx].map(|vm| vm(published(free_port()))) {
+        let at = free_port();
+        vm.move_to(published(at));
+        for _ in 0..8 {
+            vm.peer.post_event(4);
+        }
+        listening(&mut vm);
+        vm.listening.clear();
+        let state = vm.handler.save();
+        vm.handler.reset();
+        vm.move_to(published(at));
+        vm.handler.restore(vm.now, &state, &mut vm.watcher).unwrap();
+        let _client = TcpStream::connect(at).unwrap();
+        vm.settle();
+        assert_eq!(vm.peer.events(), [[0; 4]]);
+        assert!(vm.strays.is_empty(), "{:?}", vm.strays);
+
+        vm.peer.post_event(4);
+        assert_eq!(vm.wait("REQUEST", |vm| vm.strays.pop()).op, 1);
+    }
 }
 
 #[test]
@@ -155,6 +181,9 @@ fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
     );
     let mut other = Vm::new(inet_config());
     other.handler.restore(vm.now, &state, &mut other.watcher).unwrap();
+    other.peer.post_event(4);
+    other.turn();
+    other.peer.post_event(4);
     assert_eq!(other.datagram_to(waits), (-22i32).to_le_bytes());
 }
 

@@ -12,13 +12,14 @@ mod rx;
 mod services;
 mod snapshot;
 mod train;
+mod transport_reset;
 mod tx;
 mod update_to_come;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use virtio_ring::{Chain, Hold, Nearby, Ring, RingError};
+use virtio_ring::{Hold, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::{Muxer, Stats};
 
@@ -30,6 +31,7 @@ use routes::Handshake;
 use rx::RxPath;
 use services::DatagramServices;
 use train::Train;
+use transport_reset::TransportReset;
 use update_to_come::UpdateToCome;
 
 /// After so many rounds of the queues the event loop gets its turn, however busy the driver is.
@@ -81,7 +83,7 @@ pub struct Handler<B = HostSockets> {
     /// When listeners that ran into a lack of descriptors are tried again.
     accept_again: Option<Duration>,
     paused: Vec<vsock_proto::ProxyId>,
-    transport_reset: bool,
+    transport_reset: TransportReset,
     said_not_published: bool,
 }
 
@@ -102,7 +104,7 @@ impl<B: Backend> Handler<B> {
             handshakes: Vec::new(),
             accept_again: None,
             paused: Vec::new(),
-            transport_reset: false,
+            transport_reset: TransportReset::None,
             said_not_published: false,
         }
     }
@@ -134,9 +136,10 @@ impl<B: Backend> Handler<B> {
         self.mux.send_time(unix_nanos);
     }
 
-    /// Tells the driver, at the next [`serve`](Self::serve), that all its connections are gone (virtio 1.3, 5.10.6.7).
+    /// Tells the driver, at the next [`serve`](Self::serve), that all its connections are gone (virtio 1.3, 5.10.6.7). It is given
+    /// nothing before it has posted the event's buffer again.
     pub fn transport_reset(&mut self) {
-        self.transport_reset = true;
+        self.transport_reset = TransportReset::Due;
     }
 
     /// When [`deadline_passed`](Self::deadline_passed) is to be called next.
@@ -169,14 +172,14 @@ impl<B: Backend> Handler<B> {
         for round in 1.. {
             queues.tx.disable_notification(mem)?;
             let tx_left = self.drain_tx(now, &mut queues.tx, mem, watcher)?;
-            self.event(&mut queues.event, mem)?;
-            let rx_left = self.pump_rx(now, &mut queues.rx, mem, watcher)?;
+            let event_left = self.transport_reset.turn(&mut queues.event, mem)?;
+            let rx_left = self.transport_reset.is_over() && self.pump_rx(now, &mut queues.rx, mem, watcher)?;
             self.sync(now, watcher);
             served.interrupt |= queues.rx.publish(mem)? | queues.event.publish(mem)?;
             served.interrupt |= self.publish_sent(now, &mut queues.tx, mem, served.interrupt)?;
             let gave_data = std::mem::take(&mut self.rx.gave_data);
             let skip = self.update_to_come.after_a_turn(now, gave_data);
-            served.again = tx_left | rx_left | queues.tx.enable_notification_after(mem, skip)?;
+            served.again = tx_left | rx_left | event_left | queues.tx.enable_notification_after(mem, skip)?;
             if !served.again || round == MAX_ROUNDS {
                 break;
             }
@@ -207,18 +210,7 @@ impl<B: Backend> Handler<B> {
         self.handshakes.clear();
         self.paused.clear();
         self.accept_again = None;
-        self.transport_reset = false;
-    }
-
-    fn event<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &Nearby<'_, M>) -> Result<(), RingError> {
-        const TRANSPORT_RESET: [u8; 4] = 0u32.to_le_bytes();
-        let mut chain = Chain::new();
-        while self.transport_reset && ring.pop(mem, &mut chain)? {
-            let written = chain.write_at(mem, 0, &TRANSPORT_RESET).is_ok();
-            ring.push_used(mem, chain.head(), if written { 4 } else { 0 })?;
-            self.transport_reset = !written;
-        }
-        Ok(())
+        self.transport_reset = TransportReset::None;
     }
 
     fn scratch(scratch: &mut Vec<u8>) -> &mut [u8] {

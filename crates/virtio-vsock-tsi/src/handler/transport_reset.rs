@@ -1,0 +1,70 @@
+//! Telling the driver that its connections are gone (virtio 1.3, 5.10.6.7).
+//!
+//! Linux (6.12) ends every connection that it knows when it looks at the event, in a thread of its own. One that came after the
+//! event and was looked at before it would end too, and nobody would say so. So nothing is given to the driver until it has
+//! posted the event's buffer again, which it does when it is done.
+
+use virtio_ring::{Chain, Nearby, Ring, RingError};
+use vm_memory::GuestMemoryBackend;
+
+const TRANSPORT_RESET: [u8; 4] = 0u32.to_le_bytes();
+
+/// How far the driver is with it.
+#[derive(Debug, Default)]
+pub(super) enum TransportReset {
+    /// There is none, or it is done with it.
+    #[default]
+    None,
+    /// It is to be told.
+    Due,
+    /// It was told, and is done when so many event buffers are available.
+    Told(u16),
+}
+
+impl TransportReset {
+    /// Whether the driver may be given anything.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Tells the driver as soon as it has a buffer for that, and finds out whether it is done. True when it may have done
+    /// something meanwhile.
+    pub(super) fn turn<M: GuestMemoryBackend>(
+        &mut self,
+        ring: &mut Ring,
+        mem: &Nearby<'_, M>,
+    ) -> Result<bool, RingError> {
+        if self.is_over() {
+            return Ok(false);
+        }
+        if !ring.is_ready() {
+            *self = Self::None;
+            return Ok(false);
+        }
+        if matches!(self, Self::Due) {
+            self.tell(ring, mem)?;
+        }
+        ring.enable_notification(mem)?;
+        let available = ring.available(mem)?;
+        match self {
+            Self::Told(done) if available >= *done => *self = Self::None,
+            Self::Due => return Ok(available > 0),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn tell<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &Nearby<'_, M>) -> Result<(), RingError> {
+        let mut chain = Chain::new();
+        let mut available = ring.available(mem)?;
+        while matches!(self, Self::Due) && ring.pop(mem, &mut chain)? {
+            let written = chain.write_at(mem, 0, &TRANSPORT_RESET).is_ok();
+            ring.push_used(mem, chain.head(), if written { 4 } else { 0 })?;
+            if written {
+                *self = Self::Told(available);
+            }
+            available = ring.available(mem)?;
+        }
+        Ok(())
+    }
+}
