@@ -168,7 +168,7 @@ pub enum ShareKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
-    /// Each access asks the host: a change by the host is seen at once.
+    /// Each access asks the host: a change by the host is seen at once, except in a file that is mapped.
     None,
     /// Who opens a file sees what was written by those who closed it before; names and attributes may be a second old.
     #[default]

@@ -5,7 +5,8 @@
 use guest_init::MountKind;
 use machine::plan::{DeviceKind, DevicePlan, Irqchip};
 use machine::{
-    Cache, Choice, IrqchipChoice, KernelKind, KernelTraits, Limits, Net, Plan, PlanError, Share, ShareKind, Spec, plan,
+    Cache, Choice, IrqchipChoice, KernelKind, KernelTraits, Limits, Net, Plan, PlanError, Publish, Share, ShareKind,
+    Spec, plan,
 };
 use proptest::prelude::*;
 
@@ -465,6 +466,43 @@ fn what_cannot_be_planned_is_refused_by_name() {
     for (spec, want) in cases {
         let message = plan(&spec, &Limits::bundle()).unwrap_err().to_string();
         assert!(message.contains(want), "`{want}` is missing in: {message}");
+    }
+}
+
+/// The second one stayed in the guest, and nobody was told.
+#[test]
+fn two_ports_of_the_guest_at_one_of_the_host_are_refused() {
+    let published = |binds: [Option<&str>; 2]| {
+        let publish = [(binds[0], 80), (binds[1], 81)].map(|(bind, guest_port)| Publish {
+            bind: bind.map(|address| address.parse().unwrap()),
+            host_port: 8080,
+            guest_port,
+        });
+        let spec = Spec {
+            publish: publish.to_vec(),
+            ..default()
+        };
+        plan(&spec, &Limits::bundle())
+    };
+    for overlapping in [
+        [None, None],
+        [None, Some("127.0.0.1")],
+        [Some("0.0.0.0"), None],
+        [Some("127.0.0.1"), Some("0.0.0.0")],
+        [Some("::"), Some("::1")],
+    ] {
+        let refused = published(overlapping).unwrap_err().to_string();
+        assert!(
+            refused.contains("another port of the guest"),
+            "{overlapping:?}: {refused}"
+        );
+    }
+    for apart in [
+        [None, Some("127.0.0.2")],
+        [None, Some("::1")],
+        [Some("0.0.0.0"), Some("::")],
+    ] {
+        published(apart).unwrap();
     }
 }
 

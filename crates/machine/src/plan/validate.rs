@@ -1,12 +1,13 @@
 //! What is checked of a spec before anything is decided.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::PlanError;
 use super::devices::folders_above;
 use super::vsock::VsockInputs;
 use crate::limits::Limits;
-use crate::spec::{Share, ShareKind, Spec};
+use crate::spec::{Publish, Share, ShareKind, Spec};
 
 /// Folders that the init itself mounts on, or that hold our virtual files.
 const OURS: [&str; 4] = ["/dev", "/proc", "/sys", "/.tessera"];
@@ -209,6 +210,12 @@ fn ports(spec: &Spec) -> Result<(), PlanError> {
             "published",
             "it is published already",
         )?;
+        refuse_port(
+            spec.publish[..n].iter().any(|other| share_a_port(publish, other)),
+            host,
+            "listened at",
+            "another port of the guest is published there",
+        )?;
     }
     let routed: Vec<u32> = spec.vsock_routes.iter().map(|route| route.port).collect();
     for (n, route) in spec.vsock_routes.iter().enumerate() {
@@ -223,6 +230,14 @@ fn ports(spec: &Spec) -> Result<(), PlanError> {
         refuse_if(route.path.as_os_str().is_empty(), "the socket", "", "its path is empty")?;
     }
     Ok(())
+}
+
+/// Whether the host could listen for one of them only. Those of IPv4 and IPv6 keep out of each other's way.
+fn share_a_port(one: &Publish, other: &Publish) -> bool {
+    let [one_at, other_at] = [one, other].map(|publish| publish.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let same_family = one_at.is_ipv4() == other_at.is_ipv4();
+    let overlap = one_at == other_at || one_at.is_unspecified() || other_at.is_unspecified();
+    one.host_port == other.host_port && same_family && overlap
 }
 
 fn published_paths(spec: &Spec) -> Result<(), PlanError> {
