@@ -30,6 +30,7 @@ mod memory;
 pub mod overlay;
 pub mod passthrough;
 mod read_only;
+mod seek;
 mod server;
 mod short;
 mod single_file;

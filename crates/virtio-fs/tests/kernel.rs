@@ -589,6 +589,33 @@ fn mapping_of_a_file_that_is_open_to_append_is_written_where_it_is() {
     }
 }
 
+/// The kernel does not write back what it holds before it asks where data is, and the host still has a hole there.
+#[test]
+fn data_that_only_the_guest_has_is_not_taken_for_a_hole() {
+    const LEN: usize = 1 << 20;
+    for config in modes() {
+        let scene = Scene::new();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        let mut written = fs::File::create(scene.mnt.join("written")).unwrap();
+        written.write_all(&[1; LEN]).unwrap();
+        let options = fs::OpenOptions::new().read(true).write(true).create_new(true).clone();
+        let mapped = options.open(scene.mnt.join("mapped")).unwrap();
+        mapped.set_len(LEN as u64).unwrap();
+        let mapping = map_shared(&mapped, LEN);
+        mapping.get_slice(0, 5).unwrap().copy_from(b"pages");
+        for (name, file) in [("written", &written), ("mapped", &mapped)] {
+            let found = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(0));
+            assert_eq!(found, Ok(0), "{name} {config:?}");
+            let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0));
+            assert_eq!(end, Ok(LEN as u64), "{name} {config:?}");
+        }
+        drop((written, mapped, mapping));
+        drop(mounted);
+    }
+}
+
 #[test]
 fn guests_that_append_to_one_file_do_not_overwrite_each_other() {
     for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {

@@ -9,7 +9,7 @@ use common::message::{Body, op, u32_at, u64_at};
 use common::{Driver, ROOT, mounted};
 use virtio_fs::fuse_wire::{Name, OpenOutFlags};
 use virtio_fs::overlay::{GuestReport, Overlay, OverlayError, VirtualEntry};
-use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
+use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{Attr, DirEntry, DirSink, Entry, Errno, FileKind, FileSystem, Handle, MemoryFs, NodeId, Opened};
 
 const EPERM: i32 = 1;
@@ -20,6 +20,7 @@ const EXDEV: i32 = 18;
 const EINVAL: i32 = 22;
 const ENOTTY: i32 = 25;
 const EROFS: i32 = 30;
+const ENOSYS: i32 = 38;
 
 fn entries() -> Vec<VirtualEntry> {
     vec![
@@ -111,8 +112,30 @@ fn virtual_files_are_read_and_never_changed() {
     // Linux sends these for every file; ENOSYS would switch them off for all.
     let fsync = Body::new().u64(handle).u64(0);
     assert!(driver.call(op::FSYNC, init.node(), &fsync.0).is_ok());
-    let seek = Body::new().u64(handle).u64(5).u32(4).u32(0);
-    assert_eq!(u64_at(&driver.call(op::LSEEK, init.node(), &seek.0).unwrap(), 0), 13);
+}
+
+/// Linux asks for any file until one says ENOSYS, and for none then.
+#[test]
+fn virtual_files_are_sought_in_where_those_beneath_are() {
+    let temp = tempfile::tempdir().unwrap();
+    for (cache, expected) in [
+        (CachePolicy::None, Ok(13)),
+        (CachePolicy::Auto, Ok(13)),
+        (CachePolicy::Always, Err(ENOSYS)),
+    ] {
+        let config = PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        };
+        let host = Passthrough::new(temp.path(), config).unwrap();
+        let mut driver = mounted(Overlay::new(host, entries()).unwrap());
+        let folder = driver.lookup(ROOT, b".tessera").unwrap().node();
+        let init = driver.lookup(folder, b"init").unwrap().node();
+        let (handle, _) = driver.open(init, 0).unwrap();
+        let seek = Body::new().u64(handle).u64(5).u32(4).u32(0);
+        let found = driver.call(op::LSEEK, init, &seek.0).map(|reply| u64_at(&reply, 0));
+        assert_eq!(found, expected, "{cache:?}");
+    }
 }
 
 #[test]

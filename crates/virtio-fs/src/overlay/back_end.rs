@@ -6,6 +6,7 @@ use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 
 use super::{IOCTL_EXIT_CODE, IOCTL_NO_PROGRAM, Overlay, tree};
 use crate::errno::{Errno, Result};
+use crate::seek::seek_in_data;
 use crate::{
     Attr, Change, Completion, Context, DataIn, DataOut, DirSink, Entry, FileSystem, Handle, Ioctl, LockRange, NodeId,
     Opened, Options, StatFs,
@@ -37,14 +38,12 @@ impl<F: FileSystem> Overlay<F> {
         })
     }
 
-    fn seek_virtual(&self, node: NodeId, offset: u64, whence: u32) -> Result<u64> {
-        let size = self.bytes(node)?.len() as u64;
-        match whence.cast_signed() {
-            _ if offset >= size => Err(Errno::ENXIO),
-            libc::SEEK_DATA => Ok(offset),
-            libc::SEEK_HOLE => Ok(size),
-            _ => Err(Errno::EINVAL),
+    /// Whoever of both is asked first tells the guest's kernel whether to ask at all.
+    fn seek_virtual(&mut self, node: NodeId, offset: u64, whence: u32) -> Result<u64> {
+        if self.inner.lseek(NodeId::ROOT, Handle(0), offset, whence) == Err(Errno::ENOSYS) {
+            return Err(Errno::ENOSYS);
         }
+        seek_in_data(self.bytes(node)?.len() as u64, offset, whence)
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuse_wire::{InitFlags, OpenOutFlags, WriteFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
-use super::Passthrough;
 use super::caching::Opening;
 use super::nodes::Slot;
 use super::stat::Stat;
+use super::{CachePolicy, Passthrough};
 use crate::errno::{Errno, Result};
+use crate::seek::seek_in_data;
 use crate::{Completion, Context, DataIn, DataOut, FileKind, Handle, Job, NodeId, Opened, Source, Timestamp};
 
 /// The most that one COPY_FILE_RANGE copies, in bytes: the guest comes back for the rest, and others get their turn.
@@ -210,17 +211,25 @@ impl Passthrough {
         Ok(())
     }
 
+    /// The guest's kernel asks without writing back first what it holds, and where that is the host still has a hole.
     pub(super) fn seek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
+        if self.config.cache == CachePolicy::Always && !self.config.read_only {
+            return Err(Errno::ENOSYS);
+        }
+        let slot = self.nodes.slot(node)?;
+        if self.kind(slot)? != FileKind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        let file = &self.files.get(handle, slot)?.fd;
+        if self.files.any_may_be_mapped_to_write(self.nodes.get(slot)?.open) {
+            return seek_in_data(Stat::of(file)?.attr.size, offset, whence);
+        }
         let whence = match whence.cast_signed() {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::EINVAL),
         };
-        let slot = self.nodes.slot(node)?;
-        if self.kind(slot)? != FileKind::Regular {
-            return Err(Errno::EINVAL);
-        }
-        Ok(rustix::fs::seek(&self.files.get(handle, slot)?.fd, whence)?)
+        Ok(rustix::fs::seek(file, whence)?)
     }
 
     pub(super) fn copy(

@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+
 use super::nodes::{Nodes, Slot};
 use crate::Handle;
 use crate::errno::{Errno, Result};
@@ -109,6 +111,13 @@ impl OpenFiles {
     pub(super) fn any_of(&self, first: Option<u32>) -> Option<Arc<OwnedFd>> {
         let (_, file) = self.files.get(first? as usize)?;
         file.as_ref().map(|file| Arc::clone(&file.fd))
+    }
+
+    /// Whether one of a node's open files allows mappings that are written. It stays open as long as there is one.
+    pub(super) fn any_may_be_mapped_to_write(&self, first: Option<u32>) -> bool {
+        let at = |index: u32| self.files.get(index as usize)?.1.as_ref();
+        let mut files = std::iter::successors(first.and_then(at), |file| file.next.and_then(at));
+        files.any(|file| rustix::fs::fcntl_getfl(&file.fd).is_ok_and(|flags| flags.contains(OFlags::RDWR)))
     }
 
     pub(super) fn remove(&mut self, nodes: &mut Nodes, handle: Handle, slot: Slot) -> Result<OpenFile> {
