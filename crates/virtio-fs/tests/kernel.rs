@@ -616,6 +616,32 @@ fn data_that_only_the_guest_has_is_not_taken_for_a_hole() {
     }
 }
 
+/// The kernel serves pipes itself, and asks for nothing when a folder becomes somebody's working folder.
+#[test]
+fn pipe_and_folder_in_use_are_there_without_their_names() {
+    for config in modes() {
+        let scene = Scene::new();
+        let Some(mounted) = scene.mount(config.clone()) else {
+            return;
+        };
+        let (path, working) = (scene.mnt.join("pipe"), scene.mnt.join("working"));
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let mut pipe = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        fs::create_dir(&working).unwrap();
+        let folder = rustix::fs::open(&working, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::remove_dir(&working).unwrap();
+        for number in 0..100 {
+            fs::create_dir_all(scene.mnt.join(format!("{number}/inside"))).unwrap();
+        }
+        pipe.write_all(b"through it").unwrap();
+        assert_eq!(pipe.metadata().unwrap().nlink(), 0, "{config:?}");
+        assert_eq!(rustix::fs::fstat(&folder).unwrap().st_nlink, 0, "{config:?}");
+        drop((pipe, folder));
+        drop(mounted);
+    }
+}
+
 #[test]
 fn guests_that_append_to_one_file_do_not_overwrite_each_other() {
     for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {

@@ -1001,6 +1001,118 @@ fn a_name_moved_onto_itself_stays_known() {
     assert!(shared.join("moved/inside").exists());
 }
 
+/// With file handles and without.
+fn both_ways(shared: &std::path::Path, config: &PassthroughConfig) -> [Driver; 2] {
+    let back_end = || Passthrough::new(shared, config.clone()).unwrap();
+    [mounted(back_end()), mounted(back_end().without_file_handles())]
+}
+
+/// So many that no descriptor stays cached that was before.
+fn use_other_folders(driver: &mut Driver) {
+    for number in 0..100 {
+        let name = format!("other-{number}");
+        let folder = match driver.mkdir(ROOT, name.as_bytes(), 0o755) {
+            Ok(made) => made.node(),
+            Err(_) => driver.lookup(ROOT, name.as_bytes()).unwrap().node(),
+        };
+        assert!(driver.lookup(folder, b"none").is_err());
+    }
+}
+
+/// The guest's kernel opens pipes, sockets and devices itself, and nothing at all for O_PATH and working folders.
+#[test]
+fn what_is_in_use_in_the_guest_alone_outlives_its_name() {
+    const NAMES: [&[u8]; 4] = [b"pipe", b"working", b"onto-pipe", b"onto-working"];
+    let (_scene, shared) = scene();
+    for mut driver in both_ways(&shared, &PassthroughConfig::default()) {
+        let nodes = NAMES.map(|name| {
+            let made = if name.ends_with(b"pipe") {
+                driver.mknod(ROOT, name, 0o010_600, 0)
+            } else {
+                driver.mkdir(ROOT, name, 0o700)
+            };
+            made.unwrap().node()
+        });
+        // A folder that is open when its name goes may be somebody's working folder still when it is closed.
+        let listed = driver.mkdir(ROOT, b"listed", 0o700).unwrap().node();
+        let handle = driver.opendir(listed).unwrap();
+        use_other_folders(&mut driver);
+        driver.unlink(ROOT, b"pipe").unwrap();
+        driver.rmdir(ROOT, b"working").unwrap();
+        driver.rmdir(ROOT, b"listed").unwrap();
+        driver.mknod(ROOT, b"new", 0o140_600, 0).unwrap();
+        driver.rename((ROOT, b"new"), (ROOT, b"onto-pipe"), 0).unwrap();
+        driver.mkdir(ROOT, b"new", 0o700).unwrap();
+        driver.rename((ROOT, b"new"), (ROOT, b"onto-working"), 0).unwrap();
+        let released = Body::new().u64(handle).u64(0).u64(0);
+        driver.call(op::RELEASEDIR, listed, &released.0).unwrap();
+        use_other_folders(&mut driver);
+        for (node, name) in nodes
+            .iter()
+            .chain([&listed])
+            .zip(NAMES.iter().chain([&b"listed".as_slice()]))
+        {
+            let links = driver.getattr(*node).map(|attr| attr.nlink());
+            assert_eq!(links, Ok(0), "{}", String::from_utf8_lossy(name));
+            driver.forget(*node, 1);
+        }
+        driver.unlink(ROOT, b"onto-pipe").unwrap();
+        driver.rmdir(ROOT, b"onto-working").unwrap();
+    }
+}
+
+/// A guest's sockets and pipes are its kernel's, which has them by their node.
+#[test]
+fn inode_that_loses_one_of_its_names_is_the_same_under_the_others() {
+    let (_scene, shared) = scene();
+    for mut driver in both_ways(&shared, &PassthroughConfig::default()) {
+        let node = driver.mknod(ROOT, b"one", 0o140_600, 0).unwrap().node();
+        for _ in 0..3 {
+            driver.link(node, ROOT, b"other").unwrap();
+            assert_eq!(driver.lookup(ROOT, b"one").unwrap().node(), node);
+            driver.unlink(ROOT, b"one").unwrap();
+            use_other_folders(&mut driver);
+            assert_eq!(driver.lookup(ROOT, b"other").unwrap().node(), node);
+            use_other_folders(&mut driver);
+            driver.rename((ROOT, b"other"), (ROOT, b"one"), 0).unwrap();
+        }
+        driver.unlink(ROOT, b"one").unwrap();
+    }
+}
+
+/// Descriptors for what has no name count among those for open files, and are not more than a quarter of them.
+#[test]
+fn what_has_no_name_takes_a_bounded_number_of_descriptors() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        cached_descriptors: 1,
+        max_open_files: 8,
+        ..PassthroughConfig::default()
+    };
+    for mut driver in both_ways(&shared, &config) {
+        let names: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+        let pipes = names.map(|name| driver.mknod(ROOT, name, 0o010_600, 0).unwrap().node());
+        // A name that could not be removed takes nothing.
+        for _ in 0..8 {
+            assert!(driver.rmdir(ROOT, b"a").is_err());
+        }
+        for name in names {
+            driver.unlink(ROOT, name).unwrap();
+        }
+        use_other_folders(&mut driver);
+        let found = pipes.map(|node| driver.getattr(node).is_ok());
+        assert_eq!(found, [true, true, false, false]);
+        let file = driver.lookup(ROOT, b"inside").unwrap().node();
+        let mut open: Vec<u64> = (0..6).map(|_| driver.open(file, 0).unwrap().0).collect();
+        assert_eq!(driver.open(file, 0).unwrap_err(), ENFILE);
+        for node in pipes {
+            driver.forget(node, 1);
+        }
+        open.extend((0..2).map(|_| driver.open(file, 0).unwrap().0));
+        assert_eq!(driver.open(file, 0).unwrap_err(), ENFILE);
+    }
+}
+
 /// A guest that resets the device over and over must not fill the host's log.
 #[test]
 fn a_guest_that_starts_again_and_again_is_complained_about_once() {

@@ -11,6 +11,7 @@ mod config;
 mod create;
 mod data;
 mod fd_cache;
+mod kept;
 mod listing;
 mod locks;
 mod mounts;
@@ -148,6 +149,7 @@ impl Passthrough {
     pub fn usage(&self) -> Usage {
         Usage {
             cached_descriptors: self.fds.len(),
+            kept_descriptors: self.nodes.kept(),
             open_files: self.files.len(),
             nodes: self.nodes.len(),
         }
@@ -188,7 +190,7 @@ impl Passthrough {
     }
 
     fn refuse_if_full(&self) -> Result<()> {
-        if self.files.is_full() {
+        if self.files.is_full(&self.nodes) {
             Err(Errno::ENFILE)
         } else {
             Ok(())
@@ -210,6 +212,8 @@ impl Passthrough {
 pub struct Usage {
     /// Descriptors that are kept for inodes.
     pub cached_descriptors: usize,
+    /// Descriptors of what has lost its name, for as long as the guest uses it.
+    pub kept_descriptors: usize,
     /// Open files and folders of the guest.
     pub open_files: usize,
     /// Inodes that the guest knows, the root among them.

@@ -53,23 +53,21 @@ impl Passthrough {
 
     pub(super) fn unlink_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
         let folder_slot = self.nodes.slot(parent)?;
-        let folder = self.fd_at(folder_slot)?;
-        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
-        self.nodes.unnamed(folder_slot, name.to_bytes());
-        self.collect();
-        Ok(())
+        self.remove_name(folder_slot, name, AtFlags::empty())
     }
 
-    /// A folder can be some process's working folder after its name is gone: its descriptor is cached while there is
-    /// a way to get one.
     pub(super) fn rmdir_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
         let folder_slot = self.nodes.slot(parent)?;
-        if let Some(child) = self.nodes.child(folder_slot, name.to_bytes()) {
-            // Without a descriptor the guest gets ESTALE later, which is not a reason to keep the folder.
-            let _ = self.fd_at(child);
-        }
+        self.remove_name(folder_slot, name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove_name(&mut self, folder_slot: Slot, name: Name<'_>, flags: AtFlags) -> Result<()> {
         let folder = self.fd_at(folder_slot)?;
-        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::REMOVEDIR)?;
+        let kept = self.keep_named(folder_slot, name.to_bytes());
+        if let Err(error) = rustix::fs::unlinkat(&folder, name.as_c_str(), flags) {
+            self.give_back(&kept);
+            return Err(error.into());
+        }
         self.nodes.unnamed(folder_slot, name.to_bytes());
         self.collect();
         Ok(())
@@ -90,10 +88,14 @@ impl Passthrough {
         let (from_slot, to_slot) = (self.nodes.slot(parent)?, self.nodes.slot(new_parent)?);
         let from = self.fd_at(from_slot)?;
         let to = self.fd_at(to_slot)?;
-        rustix::fs::renameat_with(&from, name.as_c_str(), &to, new_name.as_c_str(), flags)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
-        self.nodes
-            .moved((from_slot, name.to_bytes()), (to_slot, new_name.to_bytes()), exchange);
+        let (old, new) = ((from_slot, name.to_bytes()), (to_slot, new_name.to_bytes()));
+        let replaced = (!exchange).then(|| self.keep_replaced(old, new));
+        if let Err(error) = rustix::fs::renameat_with(&from, name.as_c_str(), &to, new_name.as_c_str(), flags) {
+            replaced.iter().for_each(|kept| self.give_back(kept));
+            return Err(error.into());
+        }
+        self.nodes.moved(old, new, exchange);
         self.collect();
         Ok(())
     }

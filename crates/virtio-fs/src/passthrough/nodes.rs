@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -50,6 +52,8 @@ pub(super) struct Node {
     unnamed: bool,
     pub(super) file_handle: Option<FileHandle>,
     pub(super) cached: Option<CachePlace>,
+    /// For an inode that has lost a name, perhaps the last; see `kept`.
+    pub(super) kept: Option<Arc<OwnedFd>>,
     /// The first of this node's open files.
     pub(super) open: Option<u32>,
     /// How many of them write around the guest's cache.
@@ -79,7 +83,7 @@ impl Node {
 
     /// Whether `stat` is of this inode and cannot be of a new one with its number. An inode that is held is not gone.
     fn is_surely(&self, stat: &Stat) -> bool {
-        let held = self.cached.is_some() || self.open.is_some();
+        let held = self.cached.is_some() || self.kept.is_some() || self.open.is_some();
         self.is(stat) && (held || !self.unnamed)
     }
 }
@@ -100,6 +104,8 @@ pub(super) struct Nodes {
     max: usize,
     /// Nodes that may have lost the last that referred to them; see [`take_unused`](Self::take_unused).
     suspects: Vec<Slot>,
+    /// Nodes with a descriptor in [`Node::kept`].
+    kept: usize,
 }
 
 impl Nodes {
@@ -113,6 +119,7 @@ impl Nodes {
             hasher: RandomState::default(),
             max: max.clamp(1, u32::MAX as usize),
             suspects: Vec::new(),
+            kept: 0,
         };
         nodes.add(root, 0);
         nodes
@@ -139,6 +146,7 @@ impl Nodes {
         self.by_place.clear();
         self.by_key.clear();
         self.suspects.clear();
+        self.kept = 0;
         if let Some((generation, Some(mut node))) = root {
             node.children = 0;
             node.open = None;
@@ -198,6 +206,7 @@ impl Nodes {
         node.lookups = node.lookups.saturating_add(1);
         if let Some((parent, name)) = place {
             self.set_place(slot, parent, name);
+            self.named_again(slot);
         }
         Ok(slot)
     }
@@ -213,6 +222,7 @@ impl Nodes {
             unnamed: false,
             file_handle: None,
             cached: None,
+            kept: None,
             open: None,
             direct_writers: 0,
             seen: None,
@@ -277,6 +287,7 @@ impl Nodes {
         self.unset_place(slot);
         let (generation, node) = self.slots.get_mut(slot as usize)?;
         let node = node.take()?;
+        self.kept = self.kept.saturating_sub(node.kept.is_some().into());
         *generation = generation.wrapping_add(1) & 0x7fff_ffff;
         self.free.push(slot);
         remove_own(&mut self.by_key, node.key, slot);
@@ -356,6 +367,34 @@ impl Nodes {
         if let Ok(node) = self.get_mut(slot) {
             node.unnamed = true;
         }
+    }
+
+    /// An inode that was found while it was held is the one that it was, and has a name that leads to it.
+    #[inline]
+    fn named_again(&mut self, slot: Slot) {
+        let found = |node: &&mut Node| node.unnamed && node.place.is_some();
+        if let Some(node) = self.get_mut(slot).ok().filter(found) {
+            node.unnamed = false;
+            self.give_back(slot);
+        }
+    }
+
+    /// How many nodes have a descriptor that is kept.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    pub(super) fn keep(&mut self, slot: Slot, fd: Arc<OwnedFd>) {
+        if let Ok(node) = self.get_mut(slot)
+            && node.kept.replace(fd).is_none()
+        {
+            self.kept += 1;
+        }
+    }
+
+    pub(super) fn give_back(&mut self, slot: Slot) {
+        let kept = self.get_mut(slot).ok().and_then(|node| node.kept.take());
+        self.kept = self.kept.saturating_sub(kept.is_some().into());
     }
 
     /// A name was moved, over another one or in exchange for it.

@@ -46,8 +46,9 @@ impl OpenFiles {
         self.files.len() - self.free.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.max
+    /// Descriptors that are kept for nodes count too.
+    pub(super) fn is_full(&self, nodes: &Nodes) -> bool {
+        self.len() + nodes.kept() >= self.max
     }
 
     pub(super) fn clear(&mut self) {
@@ -64,7 +65,7 @@ impl OpenFiles {
         fd: Arc<OwnedFd>,
         direct_writer: bool,
     ) -> Result<Handle> {
-        if self.is_full() {
+        if self.is_full(nodes) {
             return Err(Errno::ENFILE);
         }
         let index = self.free.pop().unwrap_or_else(|| {

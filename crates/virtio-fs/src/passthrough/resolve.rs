@@ -62,6 +62,9 @@ impl Passthrough {
             return Ok(Some(Arc::clone(&self.root)));
         }
         let node = self.nodes.get(slot)?;
+        if let Some(fd) = &node.kept {
+            return Ok(Some(Arc::clone(fd)));
+        }
         let (cached, open) = (node.cached, node.open);
         if let Some(fd) = cached.and_then(|place| self.fds.get(place)) {
             return Ok(Some(fd));
@@ -135,7 +138,10 @@ impl Passthrough {
 
     /// By the names that lead down from the nearest folder with a descriptor.
     fn reopen_by_path(&mut self, slot: Slot, path: &mut Vec<u8>) -> Result<(OwnedFd, Stat)> {
-        let has_fd = |slot| slot == ROOT || self.nodes.get(slot).is_ok_and(|node| node.cached.is_some());
+        let has_fd = |slot| {
+            let node = self.nodes.get(slot);
+            slot == ROOT || node.is_ok_and(|node| node.cached.is_some() || node.kept.is_some())
+        };
         let (way, base) = self.nodes.way_up(slot, has_fd)?;
         let mut fd = self.held_fd(base)?.ok_or(Errno::ESTALE)?;
         path.clear();

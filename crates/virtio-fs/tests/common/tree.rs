@@ -29,7 +29,7 @@ type Outcome = Result<Vec<u8>, i32>;
 pub(crate) struct Tree<'a> {
     driver: &'a mut Driver,
     known: Vec<Known>,
-    /// Nodes may not be found again once their last name, or a name of several, is gone.
+    /// Regular files may not be found again once their last name, or a name of several, is gone.
     forgetful: bool,
 }
 
@@ -115,12 +115,12 @@ impl<'a> Tree<'a> {
         theirs.is_err()
     }
 
-    /// An inode without names, or one of several names, cannot always be found again.
+    /// A regular file without names, or one of several names, cannot always be found again.
     fn excused(&self, ours: &Outcome, involved: &[usize]) -> bool {
         let lost = |index: &usize| {
             let stat = rustix::fs::fstat(&self.known[*index].model).unwrap();
-            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            stat.st_nlink == 0 || (self.forgetful && !is_folder)
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            is_file && (stat.st_nlink == 0 || self.forgetful)
         };
         *ours == Err(ESTALE) && involved.iter().any(lost)
     }
