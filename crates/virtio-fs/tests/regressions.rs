@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use common::message::{Body, Caller, op, request};
+use common::message::{Body, Caller, op, request, u32_at};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
@@ -747,6 +747,18 @@ fn only_writes_that_append_go_to_the_end_of_the_file() {
             assert_eq!(fs::read(shared.join(name)).unwrap(), b"ab23hostend", "{cache:?} {name}");
         }
     }
+}
+
+/// With `FUSE_ASYNC_DIO` Linux sends all parts of one long append through an O_DIRECT file at once, over as many queues as there
+/// are, and each goes to the end as it comes.
+#[test]
+fn parts_of_one_append_are_not_under_way_at_once() {
+    const ASYNC_DIO: u32 = 1 << 15;
+    let (_scene, shared) = scene();
+    let mut driver = share(&shared, PassthroughConfig::default());
+    let agreed = u32_at(&driver.init(), 12);
+    assert_ne!(agreed, 0);
+    assert_eq!(agreed & ASYNC_DIO, 0, "{agreed:#x}");
 }
 
 /// Where the guest collects writes it alone knows where the end is, as what it has collected counts.

@@ -27,10 +27,9 @@ const FIRST_LOOK: usize = 128;
 /// Requests that the guest may have under way in the background.
 const MAX_BACKGROUND: u16 = 1024;
 
-/// What the server can do with any back-end.
+/// What the server can do with any back-end. Not ASYNC_DIO: the parts of one append would come in any order.
 const OWN_FLAGS: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::BIG_WRITES)
-    .union(InitFlags::ASYNC_DIO)
     .union(InitFlags::PARALLEL_DIROPS)
     .union(InitFlags::MAX_PAGES)
     .union(InitFlags::HAS_IOCTL_DIR)
