@@ -33,6 +33,7 @@ impl Passthrough {
             Some(fd) => Arc::clone(fd),
             None => self.fd_at(slot)?,
         };
+        self.changes(slot);
         if let Some(size) = change.size {
             self.truncate(slot, open.as_deref(), &fd, size)?;
             if change.kill_suidgid {

@@ -56,7 +56,8 @@ pub struct PassthroughConfig {
     /// [`max_nodes_for_memory`](Self::max_nodes_for_memory).
     pub max_nodes: usize,
     /// Files and folders that a guest may have open at a time; a descriptor each. Pipes, folders and the like that lose their
-    /// name while the guest uses them count among them, up to a quarter.
+    /// name while the guest uses them count among them, up to a quarter, and so do file systems beneath the share that it has
+    /// changed.
     pub max_open_files: usize,
     /// Descriptors kept for inodes that are not open.
     pub cached_descriptors: usize,

@@ -46,6 +46,7 @@ impl Passthrough {
         self.refuse_if_full()?;
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
+        self.changes(folder_slot);
         let (fd, stat) = self.make_file(by, &folder, name, mode, flags)?;
         self.enter(&stat, Some((folder_slot, name.to_bytes())), fd, flags)
     }
@@ -59,7 +60,9 @@ impl Passthrough {
     ) -> Result<(Entry, Opened)> {
         self.refuse_if_full()?;
         self.refuse_if_nodes_full()?;
-        let folder = self.fd(parent)?;
+        let folder_slot = self.nodes.slot(parent)?;
+        let folder = self.fd_at(folder_slot)?;
+        self.changes(folder_slot);
         let owner = self.owner(by, &folder)?;
         let host_flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
         let first = first_mode(owner, mode);
@@ -128,6 +131,7 @@ impl Passthrough {
             FileKind::Regular => {
                 let folder_slot = self.nodes.slot(parent)?;
                 let folder = self.fd_at(folder_slot)?;
+                self.changes(folder_slot);
                 let (_, stat) = self.make_file(by, &folder, name, mode & 0o7777, libc::O_WRONLY.cast_unsigned())?;
                 return self.entry(&stat, Some((folder_slot, name.to_bytes())));
             }
@@ -145,6 +149,7 @@ impl Passthrough {
         self.refuse_if_nodes_full()?;
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
+        self.changes(folder_slot);
         let owner = self.owner(by, &folder)?;
         let first = first_mode(owner, mode);
         let (c_name, removal) = (name.as_c_str(), removal_flags(what));

@@ -89,6 +89,9 @@ impl Passthrough {
 
     /// An open file for a node. `stat` is how the file looks, `flags` are those of the guest.
     pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat, flags: u32) -> Result<Opened> {
+        if flags.cast_signed() & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY {
+            self.changes(slot);
+        }
         let node = self.nodes.get_mut(slot)?;
         let now = (stat.attr.size, stat.attr.mtime, stat.attr.ctime);
         let settled = is_settled(stat.attr.ctime, SystemTime::now());
@@ -179,17 +182,6 @@ impl Passthrough {
             };
             Ok(synced?)
         })))
-    }
-
-    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<Completion> {
-        let slot = self.nodes.slot(node)?;
-        let fd = self.fd_at(slot)?;
-        let file = match self.kind(slot)? {
-            FileKind::Directory => self.open_data(&fd, OFlags::RDONLY | OFlags::DIRECTORY)?,
-            FileKind::Regular => self.open_data(&fd, OFlags::RDONLY)?,
-            _ => return Err(Errno::EINVAL),
-        };
-        Ok(Completion::Later(Job::new(move || Ok(rustix::fs::syncfs(file)?))))
     }
 
     pub(super) fn reserve(

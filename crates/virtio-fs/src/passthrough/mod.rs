@@ -21,6 +21,7 @@ mod open_files;
 mod resolve;
 mod short_bytes;
 mod stat;
+mod synced;
 mod xattr;
 
 pub use config::{CachePolicy, LockPolicy, PassthroughConfig};
@@ -42,6 +43,7 @@ use locks::Locks;
 use nodes::Nodes;
 use open_files::OpenFiles;
 use stat::{Key, Stat};
+use synced::Changed;
 
 /// Serves a folder, or a single file, of the host.
 ///
@@ -61,6 +63,7 @@ pub struct Passthrough {
     nodes: Nodes,
     fds: FdCache,
     files: OpenFiles,
+    changed: Changed,
     list: ListBuffer,
     locks: Locks,
     /// Room for paths, reused.
@@ -130,6 +133,7 @@ impl Passthrough {
             nodes: Nodes::new(&stat, config.max_nodes),
             fds: FdCache::new(config.cached_descriptors),
             files: OpenFiles::new(config.max_open_files),
+            changed: Changed::default(),
             list: ListBuffer::default(),
             locks: Locks::new(config.max_open_files),
             path: Vec::new(),
@@ -163,7 +167,8 @@ impl Passthrough {
     }
 
     fn reset(&mut self) {
-        self.files.clear();
+        self.files = OpenFiles::new(self.config.max_open_files);
+        self.changed = Changed::default();
         self.fds = FdCache::new(self.config.cached_descriptors);
         self.nodes.clear();
         self.list = ListBuffer::default();

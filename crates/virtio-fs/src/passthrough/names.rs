@@ -63,6 +63,7 @@ impl Passthrough {
 
     fn remove_name(&mut self, folder_slot: Slot, name: Name<'_>, flags: AtFlags) -> Result<()> {
         let folder = self.fd_at(folder_slot)?;
+        self.changes(folder_slot);
         let kept = self.keep_named(folder_slot, name.to_bytes());
         if let Err(error) = rustix::fs::unlinkat(&folder, name.as_c_str(), flags) {
             self.give_back(&kept);
@@ -88,6 +89,8 @@ impl Passthrough {
         let (from_slot, to_slot) = (self.nodes.slot(parent)?, self.nodes.slot(new_parent)?);
         let from = self.fd_at(from_slot)?;
         let to = self.fd_at(to_slot)?;
+        // Both are on one file system, or it fails.
+        self.changes(to_slot);
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let (old, new) = ((from_slot, name.to_bytes()), (to_slot, new_name.to_bytes()));
         let replaced = (!exchange).then(|| self.keep_replaced(old, new));
@@ -108,6 +111,7 @@ impl Passthrough {
             self.refuse_if_nodes_full()?;
         }
         let folder = self.fd_at(folder_slot)?;
+        self.changes(folder_slot);
         self.link_fd(&fd, &folder, new_name)?;
         let stat = Stat::of(&fd)?;
         self.entry(&stat, Some((folder_slot, new_name.to_bytes())))

@@ -51,9 +51,11 @@ impl OpenFiles {
         self.len() + nodes.kept() >= self.max
     }
 
-    pub(super) fn clear(&mut self) {
-        self.files.clear();
-        self.free.clear();
+    /// Room for one goes to something else, if there is any.
+    pub(super) fn take_one(&mut self, nodes: &Nodes) -> bool {
+        let has_room = !self.is_full(nodes);
+        self.max -= usize::from(has_room);
+        has_room
     }
 
     /// # Errors

@@ -39,7 +39,9 @@ impl Passthrough {
 
     pub(super) fn set_attribute(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
         self.check(name)?;
-        let fd = self.fd(node)?;
+        let slot = self.nodes.slot(node)?;
+        let fd = self.fd_at(slot)?;
+        self.changes(slot);
         let path = DescriptorPath::new(fd.as_fd());
         Ok(rustix::fs::setxattr(
             path.path(),
@@ -91,7 +93,9 @@ impl Passthrough {
 
     pub(super) fn remove_attribute(&mut self, node: NodeId, name: &CStr) -> Result<()> {
         self.check(name)?;
-        let fd = self.fd(node)?;
+        let slot = self.nodes.slot(node)?;
+        let fd = self.fd_at(slot)?;
+        self.changes(slot);
         let path = DescriptorPath::new(fd.as_fd());
         Ok(rustix::fs::removexattr(path.path(), name)?)
     }

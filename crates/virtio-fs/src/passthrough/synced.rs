@@ -1,0 +1,201 @@
+//! What a sync of the whole share has to reach.
+//!
+//! Linux sends SYNCFS for the root of a mount alone, and takes the share for one file system. So each mount beneath it that the
+//! guest has changed is remembered here, by a descriptor of a folder in it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::Passthrough;
+use super::nodes::Slot;
+use super::stat::Key;
+use crate::errno::{Errno, Result};
+use crate::{Completion, FileKind, Job, NodeId};
+
+/// File systems that are remembered. With more, a sync is one of all that the host has.
+const MAX_DEVICES: usize = 16;
+
+/// The part of the open files that a guest may have that these descriptors are taken from.
+const PART: usize = 4;
+
+/// What the guest has changed beside the file system of the share's root.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    devices: Vec<(Key, Arc<OwnedFd>)>,
+    /// There was something that could not be remembered.
+    more: bool,
+}
+
+/// What one SYNCFS syncs.
+#[derive(Debug)]
+pub(super) enum ToSync {
+    /// The file systems of these files.
+    These(Vec<Arc<OwnedFd>>),
+    /// All that the host has.
+    Everything,
+}
+
+impl ToSync {
+    /// # Errors
+    /// The first one; the others are synced all the same.
+    fn sync(&self) -> Result<()> {
+        let mut done = Ok(());
+        match self {
+            Self::These(files) => files.iter().for_each(|file| done = done.and(rustix::fs::syncfs(file))),
+            Self::Everything => rustix::fs::sync(),
+        }
+        Ok(done?)
+    }
+}
+
+impl Key {
+    fn is_synced_with(&self, other: &Self) -> bool {
+        self.device == other.device || self.is_on_mount_of(other)
+    }
+}
+
+impl Passthrough {
+    /// To be called when something changes, or is opened to be changed.
+    #[inline]
+    pub(super) fn changes(&mut self, slot: Slot) {
+        if let Ok(node) = self.nodes.get(slot)
+            && node.key.device != self.root_key.device
+        {
+            let key = node.key;
+            self.changes_elsewhere(slot, &key);
+        }
+    }
+
+    #[inline(never)]
+    fn changes_elsewhere(&mut self, slot: Slot, key: &Key) {
+        let known = |(known, _): &(Key, _)| key.is_synced_with(known);
+        if key.is_synced_with(&self.root_key) || self.changed.more || self.changed.devices.iter().any(known) {
+            return;
+        }
+        match self.file_to_sync(slot, key) {
+            Ok(file) => self.changed.devices.push((*key, Arc::new(file))),
+            Err(_) => self.changed.more = true,
+        }
+    }
+
+    /// A folder rather than a file: what is removed later must not take room for as long as the guest runs.
+    fn file_to_sync(&mut self, slot: Slot, key: &Key) -> Result<OwnedFd> {
+        let most = MAX_DEVICES.min(self.config.max_open_files / PART);
+        if self.changed.devices.len() >= most || !self.files.take_one(&self.nodes) {
+            return Err(Errno::ENFILE);
+        }
+        let folder = self.nodes.place(slot).map(|(folder, _)| folder);
+        let is_there = |folder: &Slot| self.nodes.get(*folder).is_ok_and(|node| node.key.is_synced_with(key));
+        let is_folder = self.kind(slot)? == FileKind::Directory;
+        let slot = folder.filter(is_there).filter(|_| !is_folder).unwrap_or(slot);
+        self.open_to_sync(slot)
+    }
+
+    fn open_to_sync(&mut self, slot: Slot) -> Result<OwnedFd> {
+        let (fd, _) = self.fd_once(slot)?;
+        match self.kind(slot)? {
+            FileKind::Directory => self.open_data(&fd, OFlags::RDONLY | OFlags::DIRECTORY),
+            FileKind::Regular => self.open_data(&fd, OFlags::RDONLY),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<Completion> {
+        let all = self.files_to_sync(node)?;
+        Ok(Completion::Later(Job::new(move || all.sync())))
+    }
+
+    /// The file system of `node`, and those that were changed.
+    fn files_to_sync(&mut self, node: NodeId) -> Result<ToSync> {
+        let slot = self.nodes.slot(node)?;
+        let mut files = vec![Arc::new(self.open_to_sync(slot)?)];
+        if self.changed.more {
+            return Ok(ToSync::Everything);
+        }
+        files.extend(self.changed.devices.iter().map(|(_, file)| Arc::clone(file)));
+        Ok(ToSync::These(files))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, CString};
+    use std::path::Path;
+
+    use fuse_wire::Name;
+
+    use super::*;
+    use crate::passthrough::PassthroughConfig;
+    use crate::{Context, FileSystem};
+
+    fn device_of(path: &Path) -> u64 {
+        rustix::fs::stat(path).unwrap().st_dev
+    }
+
+    fn devices(share: &mut Passthrough) -> Option<Vec<u64>> {
+        match share.files_to_sync(NodeId::ROOT).unwrap() {
+            ToSync::These(files) => Some(
+                files
+                    .iter()
+                    .map(|file| rustix::fs::fstat(file).unwrap().st_dev)
+                    .collect(),
+            ),
+            ToSync::Everything => None,
+        }
+    }
+
+    fn name(name: &CStr) -> Name<'_> {
+        Name::new(name).unwrap()
+    }
+
+    /// A folder on a tmpfs beneath a share of `/dev`: the share, the folder's node, and a file in it.
+    fn scene(config: PassthroughConfig) -> Option<(Passthrough, NodeId, tempfile::TempDir)> {
+        let (above, beneath) = (Path::new("/dev"), Path::new("/dev/shm"));
+        if !beneath.is_dir() || device_of(above) == device_of(beneath) {
+            eprintln!("skipped: takes a /dev/shm that is mounted beneath /dev");
+            return None;
+        }
+        let temp = tempfile::tempdir_in(beneath).unwrap();
+        std::fs::write(temp.path().join("file"), b"x").unwrap();
+        let mut share = Passthrough::new(above, config).unwrap();
+        let shm = share.lookup(NodeId::ROOT, name(c"shm")).unwrap().node;
+        let folder = CString::new(temp.path().file_name().unwrap().as_encoded_bytes()).unwrap();
+        let folder = share.lookup(shm, name(&folder)).unwrap().node;
+        Some((share, folder, temp))
+    }
+
+    #[test]
+    fn sync_reaches_what_was_opened_for_writing_beneath_another_mount() {
+        let Some((mut share, folder, temp)) = scene(PassthroughConfig::default()) else {
+            return;
+        };
+        let file = share.lookup(folder, name(c"file")).unwrap().node;
+        let root = device_of(Path::new("/dev"));
+        let read = share.open(file, libc::O_RDONLY.cast_unsigned(), false).unwrap();
+        assert_eq!(devices(&mut share), Some(vec![root]), "what was only read");
+        share.release(file, read.handle, None);
+        for _ in 0..2 {
+            let written = share.open(file, libc::O_WRONLY.cast_unsigned(), false).unwrap();
+            share.release(file, written.handle, None);
+            share.mkdir(&Context::default(), folder, name(c"new"), 0o700).unwrap();
+            share.rmdir(folder, name(c"new")).unwrap();
+            assert_eq!(devices(&mut share), Some(vec![root, device_of(temp.path())]));
+        }
+        share.unmounted();
+        assert_eq!(devices(&mut share), Some(vec![root]));
+    }
+
+    #[test]
+    fn sync_is_of_everything_where_there_is_no_descriptor_to_remember_by() {
+        let Some((mut share, folder, _temp)) = scene(PassthroughConfig {
+            max_open_files: PART - 1,
+            ..PassthroughConfig::default()
+        }) else {
+            return;
+        };
+        share.mkdir(&Context::default(), folder, name(c"new"), 0o700).unwrap();
+        assert_eq!(devices(&mut share), None);
+    }
+}
