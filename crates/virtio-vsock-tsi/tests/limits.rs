@@ -95,6 +95,7 @@ fn listeners_beyond_the_limit_are_emfile_and_closed_ones_do_not_count() {
     let (first, result) = listen(&mut vm, 1);
     assert_eq!(result, 0);
     assert_eq!(listen(&mut vm, 2).1, -24);
+    assert_eq!(vm.stat("listeners_refused"), 1);
     vm.release(first, 620);
     assert_eq!(listen(&mut vm, 3).1, 0);
 }
@@ -160,6 +161,7 @@ fn listener_that_the_event_loop_does_not_take_is_closed() {
     vm.request_result(1029, &body);
     let accept = [port.to_le_bytes(), 0u32.to_le_bytes()].concat();
     assert!(vm.request_result(1030, &accept) < 0);
+    assert_eq!(vm.stat("listeners_refused"), 1);
     TcpListener::bind(at).expect("the port is free");
 }
 

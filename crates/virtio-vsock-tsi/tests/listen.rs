@@ -440,3 +440,29 @@ fn port_published_at_all_ipv6_addresses_takes_ipv4_too_unless_that_is_published_
     vm.create(other, 2, 1);
     assert_eq!(vm.request_result(1029, &listen_body(other, other, 5, &wildcard(81))), 0);
 }
+
+/// A guest could have another listener count connections without end.
+#[test]
+fn late_answer_counts_at_the_listener_that_the_connection_came_by() {
+    let [at, other_at] = [free_port(), free_port()];
+    let mut vm = Vm::new(VsockConfig {
+        port_map: [(GUEST_PORT, at), (81, other_at)].into(),
+        ..inet_config()
+    });
+    let (other, port, inner) = (vm.fresh_port(), vm.fresh_port(), vm.fresh_port());
+    for (socket, tcp) in [(other, 81), (port, GUEST_PORT)] {
+        vm.create(socket, 2, 1);
+        assert_eq!(
+            vm.request_result(1029, &listen_body(socket, inner, 5, &wildcard(tcp))),
+            0
+        );
+    }
+    let _client = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    let refused = GuestStream::connecting(inner, request.src_port);
+    vm.send(&refused.packet(3));
+    vm.send(&refused.packet(2));
+    vm.settle();
+    let mut accept = |socket| vm.request_result(1030, &accept_body(socket, O_NONBLOCK));
+    assert_eq!((accept(other), accept(port)), (-11, 0));
+}

@@ -4,10 +4,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use common::{Vm, connect_body, inet_config, listen_body, sockaddr};
-use virtio_vsock_tsi::VsockConfig;
 use virtio_vsock_tsi::vsock_proto::state::ReplyState;
+use virtio_vsock_tsi::{Limits, VsockConfig};
+
+const O_NONBLOCK: u32 = 0x800;
 
 fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -70,7 +73,10 @@ fn line_22_nothing_comes_before_the_driver_is_done_with_a_transport_reset() {
         assert_eq!(vm.peer.events(), [[0; 4]]);
         assert!(vm.strays.is_empty(), "{:?}", vm.strays);
 
+        let mem = vm.peer.guest().shared_mem();
+        vm.peer.event.wants_kick(&mem);
         vm.peer.post_event(4);
+        assert!(vm.peer.event.wants_kick(&mem), "nothing else would wake the device");
         assert_eq!(vm.wait("REQUEST", |vm| vm.strays.pop()).op, 1);
     }
 }
@@ -150,11 +156,10 @@ fn save_without_a_restore_changes_nothing() {
     assert!(vm.strays.is_empty());
 }
 
-/// A guest could make a state that no device took: the answer that found no buffer, and the one to the request after it.
-#[test]
-fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
+/// A device with the answer to a GETNAME from `waits`, which no buffer takes.
+fn with_a_held_answer(config: VsockConfig) -> (Vm, u32) {
     let host = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut vm = Vm::without_rx(inet_config());
+    let mut vm = Vm::without_rx(config);
     let (port, waits) = (vm.fresh_port(), vm.fresh_port());
     vm.create(port, 2, 2);
     let reply_port = vm.fresh_port();
@@ -164,13 +169,24 @@ fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
         &connect_body(port, &sockaddr(host.local_addr().unwrap())),
     );
     vm.turn();
-    for _ in 0..2 {
+    for _ in 0..4 {
         let small = vm.peer.guest().writable(44 + 20);
         vm.peer.post_rx_chain(vec![small]);
     }
     vm.send_datagram(waits, 1026, &common::getname_body(port, 0, 1));
     vm.settle();
-    vm.send_datagram(waits, 1030, &[9u32.to_le_bytes(), 0u32.to_le_bytes()].concat());
+    (vm, waits)
+}
+
+fn accept_body(port: u32, flags: u32) -> Vec<u8> {
+    [port.to_le_bytes(), flags.to_le_bytes()].concat()
+}
+
+/// A guest could make a state that no device took: the answer that found no buffer, and the one to the request after it.
+#[test]
+fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
+    let (mut vm, waits) = with_a_held_answer(inet_config());
+    vm.send_datagram(waits, 1030, &accept_body(9, 0));
     vm.settle();
 
     let state = vm.handler.save();
@@ -185,6 +201,77 @@ fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
     other.turn();
     other.peer.post_event(4);
     assert_eq!(other.datagram_to(waits), (-22i32).to_le_bytes());
+}
+
+#[test]
+fn answer_that_found_no_buffer_gives_way_to_an_accept_that_waits() {
+    let at = free_port();
+    let (mut vm, waits) = with_a_held_answer(published(at));
+    let listener = vm.fresh_port();
+    vm.create(listener, 2, 1);
+    let body = listen_body(listener, listener, 5, &sockaddr("0.0.0.0:80".parse().unwrap()));
+    let reply_port = vm.fresh_port();
+    vm.send_datagram(reply_port, 1029, &body);
+    vm.send_datagram(waits, 1030, &accept_body(listener, 0));
+    vm.settle();
+    let state = vm.handler.save();
+    assert_eq!(state.listeners[0].accept_reply_port, Some(waits));
+    drop(vm);
+    let mut other = Vm::new(published(at));
+    other
+        .handler
+        .restore(Duration::ZERO, &state, &mut other.watcher)
+        .unwrap();
+}
+
+/// The one that was let in while the other was late made two, and the guest's own limit is one.
+#[test]
+fn late_answers_beyond_the_backlog_can_be_saved() {
+    let at = free_port();
+    let config = || VsockConfig {
+        limits: Limits {
+            backlog: 1,
+            ..Limits::default()
+        },
+        ..published(at)
+    };
+    let mut vm = Vm::new(config());
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    let body = listen_body(port, port, 5, &sockaddr("0.0.0.0:80".parse().unwrap()));
+    assert_eq!(vm.request_result(1029, &body), 0);
+    let _late = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    vm.now += Duration::from_millis(10_001);
+    vm.turn();
+    vm.listening.push(port);
+    let _other = TcpStream::connect(at).unwrap();
+    vm.wait("a stream", |vm| (vm.streams.len() == 1).then_some(()));
+    vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
+    vm.settle();
+    moved(&mut vm, config());
+    let mut accepted = || vm.request_result(1030, &accept_body(port, O_NONBLOCK));
+    assert_eq!((accepted(), accepted(), accepted()), (0, 0, -11));
+}
+
+#[test]
+fn accept_that_is_asked_again_after_a_restore_still_gets_the_connection() {
+    let at = free_port();
+    let mut vm = Vm::without_rx(published(at));
+    vm.peer.repost = false;
+    // For the answer to LISTEN, and REQUEST.
+    vm.peer.post_rx(2);
+    let (port, waits) = listening(&mut vm);
+    vm.listening.clear();
+    let _client = TcpStream::connect(at).unwrap();
+    let request = vm.wait("REQUEST", |vm| vm.strays.pop());
+    vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
+    vm.turn();
+    assert_eq!(vm.handler.save().replies.len(), 1, "the answer is not sent");
+    moved(&mut vm, published(at));
+    vm.peer.post_rx(8);
+    vm.send_datagram(waits, 1030, &accept_body(port, O_NONBLOCK));
+    assert_eq!(vm.datagram_to(waits), [0; 4]);
 }
 
 #[test]

@@ -77,6 +77,9 @@ pub struct ReplyState {
     pub control_port: u32,
     /// The answer.
     pub reply: Reply,
+    /// For an accept(2) that is told of a connection: the port of the listener's socket, which has the connection again if
+    /// nobody takes the answer.
+    pub accepted_at: Option<u32>,
 }
 
 /// An accepted connection's other end.

@@ -52,6 +52,7 @@ fn reply(control_port: u32, reply: Reply) -> ReplyState {
         reply_port: 9001,
         control_port,
         reply,
+        accepted_at: None,
     }
 }
 
@@ -160,11 +161,11 @@ fn states_that_cannot_be_are_refused_by_name_and_leave_nothing() {
             },
         ),
         (
-            changed(&|s| s.replies.push(s.replies[0].clone())),
+            changed(&|s| s.replies = vec![s.replies[0].clone(); 3]),
             RestoreError::TooMany {
                 what: "requests",
-                count: 3,
-                limit: 2,
+                count: 4,
+                limit: 3,
             },
         ),
         (
@@ -176,11 +177,11 @@ fn states_that_cannot_be_are_refused_by_name_and_leave_nothing() {
             },
         ),
         (
-            changed(&|s| s.listeners[0].unannounced = 9),
+            changed(&|s| s.listeners[0].unannounced = 267),
             RestoreError::TooMany {
                 what: "connections of one listener",
-                count: 9,
-                limit: 8,
+                count: 267,
+                limit: 266,
             },
         ),
         (
@@ -341,6 +342,7 @@ fn any_state() -> impl Strategy<Value = MuxerState> {
         reply_port,
         control_port,
         reply,
+        accepted_at: None,
     });
     (
         list(sockets, 0..3),

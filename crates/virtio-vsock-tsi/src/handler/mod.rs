@@ -139,7 +139,10 @@ impl<B: Backend> Handler<B> {
     /// Tells the driver, at the next [`serve`](Self::serve), that all its connections are gone (virtio 1.3, 5.10.6.7). It is given
     /// nothing before it has posted the event's buffer again.
     pub fn transport_reset(&mut self) {
-        self.transport_reset = TransportReset::Due;
+        // A driver that was told and is not done has had nothing since.
+        if self.transport_reset.is_over() {
+            self.transport_reset = TransportReset::Due;
+        }
     }
 
     /// When [`deadline_passed`](Self::deadline_passed) is to be called next.

@@ -33,11 +33,13 @@ impl<B: Backend> Handler<B> {
         }) = &self.rx.held
             // Who has asked something else since waits for that.
             && state.replies.iter().all(|due| due.reply_port != header.dst_port)
+            && state.listeners.iter().all(|of| of.accept_reply_port != Some(header.dst_port))
         {
             state.replies.push(ReplyState {
                 reply_port: header.dst_port,
                 control_port: header.src_port,
                 reply: reply.clone(),
+                accepted_at: None,
             });
         }
         state

@@ -44,7 +44,11 @@ impl TransportReset {
         if matches!(self, Self::Due) {
             self.tell(ring, mem)?;
         }
-        ring.enable_notification(mem)?;
+        let enough = match self {
+            Self::Told(done) => *done,
+            _ => 1,
+        };
+        ring.enable_notification_after(mem, enough.saturating_sub(1))?;
         let available = ring.available(mem)?;
         match self {
             Self::Told(done) if available >= *done => *self = Self::None,

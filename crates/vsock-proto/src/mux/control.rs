@@ -131,7 +131,7 @@ impl Muxer {
 
     /// The messages do not say which kind of socket they mean. A guest's kernel draws the ports of both from one
     /// counter, so there are two only in a hostile one.
-    fn find_tsi(&self, svm_port: u32) -> Option<ProxyId> {
+    pub(super) fn find_tsi(&self, svm_port: u32) -> Option<ProxyId> {
         let key = tsi_key(svm_port);
         self.table
             .find(SocketKind::Stream, key)
@@ -270,6 +270,7 @@ impl Muxer {
         let host = self.resolve(Operation::Listen, SocketKind::Stream, host)?;
         if self.listeners >= self.config.limits.listeners {
             self.stats.over_limit.count();
+            self.stats.listeners_refused.count();
             return Err(Errno::EMFILE);
         }
         self.listeners += 1;

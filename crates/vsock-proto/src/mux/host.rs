@@ -61,7 +61,10 @@ impl Muxer {
     pub fn lost(&mut self, id: ProxyId) {
         match self.table.get(id).map(|proxy| &proxy.state) {
             Some(State::Stream(_)) => self.reset_stream(id, false),
-            Some(State::Listening(_)) => self.drop_proxy(id, true),
+            Some(State::Listening(_)) => {
+                self.stats.listeners_refused.count();
+                self.drop_proxy(id, true);
+            }
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ mod save;
 mod table;
 mod timers;
 mod transmit;
+mod unanswered;
 mod windows;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use recent::RecentKeys;
 use replies::{Announced, Replies};
 use table::{Table, Turn};
 use transmit::StrayReset;
+use unanswered::Unanswered;
 use windows::Windows;
 
 /// Of refused PROXY_CREATEs, so many are remembered with the reason; of connections that ended, so many with the name
@@ -133,8 +135,7 @@ pub struct Muxer {
     /// Streams that were reset last. What the guest sent before it saw that needs no second RST, which might meet its next
     /// stream with the same key.
     farewells: RecentKeys,
-    /// Connections to listeners of the guest that ended before it answered.
-    unanswered: RecentKeys,
+    unanswered: Unanswered,
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
     tombstones: VecDeque<(Key, Errno)>,
@@ -160,7 +161,7 @@ impl Muxer {
             stats: Arc::default(),
             strays: VecDeque::new(),
             farewells: RecentKeys::new(transmit::MAX_FAREWELLS),
-            unanswered: RecentKeys::new(transmit::MAX_FAREWELLS),
+            unanswered: Unanswered::default(),
             time_sync: None,
             actions: VecDeque::new(),
             tombstones: VecDeque::new(),
@@ -361,7 +362,7 @@ impl Muxer {
         }
         match (&proxy.state, proxy.origin) {
             (State::Stream(stream), Origin::Accepted { listener, .. }) if !stream.is_open() => {
-                self.unanswered.add(proxy.key);
+                self.unanswered.add(proxy.key, listener);
                 self.stats.connections_refused.count();
                 self.accept_settled(listener, None);
             }
@@ -432,16 +433,19 @@ impl Muxer {
 
     /// The guest answers a connection that has ended meanwhile, and has put it into its queue all the same.
     fn answered_late(&mut self, key: Key) {
-        if !self.unanswered.contains(key) {
+        let Some(listener) = self.unanswered.take(key) else {
             return;
-        }
-        self.unanswered.remove(key);
-        let listener = self.table.ids().into_iter().find(|&id| {
-            self.table
-                .get(id)
-                .is_some_and(|proxy| matches!(&proxy.state, State::Listening(at) if at.vm_port == key.guest_port))
-        });
-        if let Some(id) = listener
+        };
+        let hears = |id: &ProxyId| {
+            let state = self.table.get(*id).map(|proxy| &proxy.state);
+            matches!(state, Some(State::Listening(at)) if at.vm_port == key.guest_port)
+        };
+        let mut all = self.table.ids().into_iter().filter(hears);
+        let id = match listener {
+            ProxyId::NOBODY => all.next().filter(|_| all.next().is_none()),
+            known => all.find(|&id| id == known),
+        };
+        if let Some(id) = id
             && let Some(State::Listening(state)) = self.table.get_mut(id).map(|proxy| &mut proxy.state)
         {
             state.unannounced.push_back(ProxyId::NOBODY);

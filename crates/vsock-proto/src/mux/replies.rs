@@ -54,9 +54,11 @@ impl Replies {
     /// would take our answer for that of this one. `None` when too many wait.
     pub(crate) fn begin(&mut self, reply_port: u32, control_port: u32) -> Option<Ticket> {
         self.forget(reply_port);
-        if self.slots.len() >= self.max {
-            return None;
-        }
+        (self.slots.len() < self.max).then(|| self.reserve(reply_port, control_port))
+    }
+
+    /// The same without a limit.
+    pub(crate) fn reserve(&mut self, reply_port: u32, control_port: u32) -> Ticket {
         self.next_serial += 1;
         let serial = self.next_serial;
         let slot = Slot {
@@ -66,11 +68,11 @@ impl Replies {
             announces: None,
         };
         self.slots.insert(reply_port, slot);
-        Some(Ticket {
+        Ticket {
             reply_port,
             control_port,
             serial,
-        })
+        }
     }
 
     /// Answers a request, unless it was forgotten.
@@ -131,7 +133,11 @@ impl Replies {
 
     /// All answers that are due, those that are undecided as ECONNABORTED. What waits at one of the `pending` ports goes
     /// on waiting.
-    pub(crate) fn save(&self, pending: &BTreeSet<u32>) -> Vec<ReplyState> {
+    pub(crate) fn save(
+        &self,
+        pending: &BTreeSet<u32>,
+        listener_port: impl Fn(ProxyId) -> Option<u32>,
+    ) -> Vec<ReplyState> {
         let due = self
             .slots
             .iter()
@@ -143,6 +149,7 @@ impl Replies {
                 port::GETNAME => Reply::Name(Err(Errno::ECONNABORTED.reply())),
                 _ => Reply::Result(Errno::ECONNABORTED.reply()),
             }),
+            accepted_at: slot.announces.and_then(|announced| listener_port(announced.listener)),
         })
         .collect()
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::control::{tsi_key, usable_destination};
 use super::proxy::{Datagram, Listener, Origin, State};
-use super::{Action, MAX_TOMBSTONES, Muxer};
+use super::replies::Announced;
+use super::{Action, MAX_TOMBSTONES, Muxer, unanswered};
 use crate::ids::{Key, ProxyId};
 use crate::policy::Operation;
 use crate::state::{DatagramState, ListenerState, MuxerState, ReplyState, RestoreError};
@@ -51,12 +52,14 @@ impl Muxer {
         for (what, count, limit) in [
             ("sockets", sockets, self.table.max()),
             ("listeners", state.listeners.len(), limits.listeners),
-            ("requests", state.replies.len() + accepts.count(), limits.requests),
+            // One of the answers may have found no buffer.
+            ("requests", state.replies.len() + accepts.count(), limits.requests + 1),
             ("names of peers", state.peers.len(), MAX_TOMBSTONES),
             (
                 "connections of one listener",
                 unannounced.max().unwrap_or(0),
-                limits.backlog,
+                // Late answers count, and answers that were taken back.
+                limits.backlog + unanswered::MOST + limits.requests,
             ),
         ] {
             if count > limit {
@@ -134,18 +137,25 @@ impl Muxer {
             reply_port,
             control_port,
             reply,
+            accepted_at,
         } in &state.replies
         {
-            if let Some(ticket) = self.replies.begin(*reply_port, *control_port) {
-                self.replies.answer(ticket, reply.clone());
+            let ticket = self.replies.reserve(*reply_port, *control_port);
+            match accepted_at.and_then(|port| self.find_tsi(port)) {
+                Some(listener) if *reply == Reply::Result(0) => {
+                    let inbound = ProxyId::NOBODY;
+                    self.replies.announce(ticket, Announced { listener, inbound });
+                }
+                _ => self.replies.answer(ticket, reply.clone()),
             }
         }
         for peer in &state.peers {
             // Its answer may be on its way.
-            self.unanswered.add(Key {
+            let key = Key {
                 guest_port: peer.guest_port,
                 host_port: peer.host_port,
-            });
+            };
+            self.unanswered.add(key, ProxyId::NOBODY);
         }
         self.departed = state
             .peers
@@ -187,7 +197,7 @@ impl Muxer {
     fn restore_listener(&mut self, saved: &ListenerState, at: SocketName) {
         let backlog = saved.backlog.max(1);
         let accept = saved.accept_reply_port;
-        let accept = accept.and_then(|reply_port| self.replies.begin(reply_port, port::ACCEPT));
+        let accept = accept.map(|reply_port| self.replies.reserve(reply_port, port::ACCEPT));
         let listener = Listener {
             vm_port: saved.vm_port,
             backlog: usize::from(backlog).min(self.config.limits.backlog).max(1),

@@ -26,7 +26,8 @@ impl Muxer {
         let forgotten = state.peers.len().saturating_sub(MAX_TOMBSTONES);
         state.peers.drain(..forgotten);
         let accepts = state.listeners.iter().filter_map(|listener| listener.accept_reply_port);
-        state.replies = self.replies.save(&accepts.collect());
+        let port_of = |id| Some(self.table.get(id)?.key.guest_port);
+        state.replies = self.replies.save(&accepts.collect(), port_of);
         state
     }
 

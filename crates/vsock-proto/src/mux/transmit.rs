@@ -134,7 +134,7 @@ impl Muxer {
         self.strays
             .retain(|StrayReset(header)| (header.dst_port, header.src_port) != (key.guest_port, key.host_port));
         self.farewells.remove(key);
-        self.unanswered.remove(key);
+        self.unanswered.take(key);
     }
 
     /// Whether there may be something for the guest.
