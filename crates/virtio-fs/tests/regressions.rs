@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use common::message::{Body, Caller, op, request, u32_at};
+use common::message::{Body, Caller, op, request, u32_at, u64_at};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
@@ -1011,6 +1011,53 @@ fn a_name_moved_onto_itself_stays_known() {
     driver.rename((ROOT, b"folder"), (ROOT, b"moved"), 0).unwrap();
     assert!(driver.mkdir(node, b"inside", 0o755).is_ok());
     assert!(shared.join("moved/inside").exists());
+}
+
+/// Names and inode numbers, as READDIR gives them.
+fn listed_numbers(driver: &mut Driver, folder: u64) -> Vec<(String, u64)> {
+    let handle = driver.opendir(folder).unwrap();
+    let body = Body::new().u64(handle).u64(0).u32(4096).u32(0).u64(0).u64(0);
+    let reply = driver.call(op::READDIR, folder, &body.0).unwrap();
+    let (mut listed, mut at) = (Vec::new(), 0);
+    while at < reply.len() {
+        let name = at + 24..at + 24 + u32_at(&reply, at + 16) as usize;
+        listed.push((
+            String::from_utf8(reply[name.clone()].to_vec()).unwrap(),
+            u64_at(&reply, at),
+        ));
+        at = name.end.next_multiple_of(8);
+    }
+    listed
+}
+
+/// `find` and `pwd` compare the two.
+#[test]
+fn listed_inode_numbers_are_those_of_the_attributes() {
+    let (_scene, shared) = scene();
+    let beneath_a_mount = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (share_root, at) in [
+        (shared.as_path(), shared.as_path()),
+        ("/dev".as_ref(), beneath_a_mount.path()),
+    ] {
+        fs::create_dir_all(at.join("a/b/c")).unwrap();
+        fs::write(at.join("a/b/file"), b"").unwrap();
+        let mut driver = share(share_root, PassthroughConfig::default());
+        let way = at.strip_prefix(share_root).unwrap().join("a/b");
+        let mut above = ROOT;
+        for name in &way {
+            let folder = driver.lookup(above, name.as_encoded_bytes()).unwrap().node();
+            let listed = listed_numbers(&mut driver, folder);
+            for (name, number) in &listed {
+                let expected = match name.as_str() {
+                    "." => driver.getattr(folder).unwrap().ino(),
+                    ".." => driver.getattr(above).unwrap().ino(),
+                    name => driver.lookup(folder, name.as_bytes()).unwrap().attr().ino(),
+                };
+                assert_eq!(*number, expected, "{name} in a folder of {}", way.display());
+            }
+            above = folder;
+        }
+    }
 }
 
 /// With file handles and without.

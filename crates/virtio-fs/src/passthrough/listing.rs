@@ -7,6 +7,7 @@ use fuse_wire::Name;
 use rustix::fs::SeekFrom;
 
 use super::Passthrough;
+use super::nodes::Node;
 use crate::errno::{Errno, Result};
 use crate::{DirEntry, DirSink, FileKind, Handle, NodeId, sys};
 
@@ -141,13 +142,15 @@ impl Passthrough {
         let name = entry.name.to_bytes();
         if !sink.fits(name.len()) {
             // The sink is told all the same: it has to know that there is more.
-            return Ok(sink.push(&self.dirent(entry), None));
+            let folder = self.nodes.get(self.nodes.slot(node)?)?;
+            return Ok(sink.push(&self.dirent(folder, entry), None));
         }
         let found = match Name::new(entry.name) {
             Ok(name) if plus => self.found(node, name),
             _ => None,
         };
-        let mut dirent = self.dirent(entry);
+        let folder = self.nodes.get(self.nodes.slot(node)?)?;
+        let mut dirent = self.dirent(folder, entry);
         if let Some(found) = &found {
             dirent.ino = found.attr.ino;
         }
@@ -166,12 +169,11 @@ impl Passthrough {
         self.entry(&stat, Some((slot, name.to_bytes()))).ok()
     }
 
-    fn dirent<'a>(&self, entry: &HostEntry<'a>) -> DirEntry<'a> {
-        // The folder above the root is none of the guest's business.
+    fn dirent<'a>(&self, folder: &Node, entry: &HostEntry<'a>) -> DirEntry<'a> {
         let ino = if entry.name == c".." {
-            self.root_key.ino
+            self.ino_above(folder)
         } else {
-            entry.ino
+            self.shown_ino(folder.key.device, entry.ino)
         };
         let kind = FileKind::from_mode(u32::from(entry.kind) << 12);
         DirEntry {
@@ -180,6 +182,13 @@ impl Passthrough {
             kind,
             name: entry.name.to_bytes(),
         }
+    }
+
+    /// What is above the root is none of the guest's business, and above a mount the host tells of the mount itself.
+    fn ino_above(&self, folder: &Node) -> u64 {
+        let above = folder.parent().and_then(|slot| self.nodes.get(slot).ok());
+        let key = above.map_or(self.root_key, |above| above.key);
+        self.shown_ino(key.device, key.ino)
     }
 }
 

@@ -43,12 +43,19 @@ impl Passthrough {
     /// that do not meet those of the root's.
     #[inline]
     fn shown(&self, stat: &Stat) -> Attr {
-        let mut attr = stat.attr;
-        if stat.key.device != self.root_key.device {
-            let device = u64::from(stat.key.device.0) << 20 ^ u64::from(stat.key.device.1);
-            attr.ino ^= device.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000;
+        Attr {
+            ino: self.shown_ino(stat.key.device, stat.key.ino),
+            ..stat.attr
         }
-        attr
+    }
+
+    #[inline]
+    pub(super) fn shown_ino(&self, device: (u32, u32), ino: u64) -> u64 {
+        if device == self.root_key.device {
+            return ino;
+        }
+        let device = u64::from(device.0) << 20 ^ u64::from(device.1);
+        ino ^ (device.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000)
     }
 
     pub(super) fn unlink_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {

@@ -72,6 +72,11 @@ impl Node {
         self.key == stat.key && self.btime == stat.attr.btime && self.kind == stat.kind()
     }
 
+    /// The folder where it was last seen.
+    pub(super) fn parent(&self) -> Option<Slot> {
+        self.place.as_ref().map(|place| place.parent)
+    }
+
     /// Who in the guest has it open.
     pub(super) fn opened_by(&self) -> Others {
         match self.open {
