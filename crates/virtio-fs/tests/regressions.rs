@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use common::message::{Body, Caller, op, request, u32_at, u64_at};
+use common::message::{Body, Caller, EntryReply, op, request, u32_at, u64_at};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
 use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
@@ -1170,6 +1170,25 @@ fn what_has_no_name_takes_a_bounded_number_of_descriptors() {
         open.extend((0..2).map(|_| driver.open(file, 0).unwrap().0));
         assert_eq!(driver.open(file, 0).unwrap_err(), ENFILE);
     }
+}
+
+/// As on Linux: a group of users that share a folder keeps what it has.
+#[test]
+fn folder_in_memory_keeps_handing_its_group_down() {
+    const UID: u32 = 1 << 1;
+    let mut driver = mounted(MemoryFs::new(1 << 20));
+    let folder = driver.mkdir(ROOT, b"team", 0o2775).unwrap().node();
+    driver.setattr(folder, 1 << 2, 0, 0, (0, 50)).unwrap();
+    let given = driver.setattr(folder, UID, 0, 0, (1000, 0)).unwrap();
+    assert_eq!(given.mode() & 0o7777, 0o2775);
+    driver.by.gid = 7;
+    let body = Body::new().u32(0o2).u32(0o100_600).u32(0).u32(0).string(b"");
+    let unnamed = EntryReply(driver.call(op::TMPFILE, folder, &body.0).unwrap());
+    assert_eq!(unnamed.attr().gid(), 50);
+    // A program loses the bits that would run it as somebody else.
+    let program = driver.mknod(folder, b"program", 0o106_755, 0).unwrap().node();
+    let given = driver.setattr(program, UID, 0, 0, (1000, 0)).unwrap();
+    assert_eq!(given.mode() & 0o7777, 0o755);
 }
 
 /// A guest that resets the device over and over must not fill the host's log.

@@ -51,7 +51,11 @@ impl MemoryFs {
         self.unname(to.0, to.1)
     }
 
+    /// A folder's bit says whose group new files have.
     fn clear_suid(inode: &mut Inode) {
+        if inode.is_folder() {
+            return;
+        }
         inode.mode &= !libc::S_ISUID;
         if inode.mode & libc::S_IXGRP != 0 {
             inode.mode &= !libc::S_ISGID;
@@ -263,7 +267,8 @@ impl FileSystem for MemoryFs {
         if self.inodes.len() >= self.max_inodes {
             return Err(Errno::ENOSPC);
         }
-        let node = self.insert(by, mode, Body::File(Vec::new()));
+        let gid = self.handed_down(parent)?.unwrap_or(by.gid);
+        let node = self.insert(&Context { gid, ..*by }, mode, Body::File(Vec::new()));
         self.inode_mut(node)?.nlink = 0;
         Ok((self.entry(node)?, self.opened(node)?))
     }

@@ -161,20 +161,25 @@ impl MemoryFs {
         self.check_names()?;
         self.reserve(usize::try_from(body.len()).unwrap_or(usize::MAX))?;
         let is_folder = matches!(body, Body::Folder { .. });
-        let (folder_mode, folder_gid) = self.inode(parent).map(|inode| (inode.mode, inode.gid))?;
-        let hands_down = folder_mode & libc::S_ISGID != 0;
-        let gid = if hands_down { folder_gid } else { by.gid };
-        let mode = if hands_down && is_folder {
+        let handed_down = self.handed_down(parent)?;
+        let mode = if handed_down.is_some() && is_folder {
             mode | libc::S_ISGID
         } else {
             mode
         };
+        let gid = handed_down.unwrap_or(by.gid);
         let node = self.insert(&Context { gid, ..*by }, mode, body);
         self.name(parent, name.to_bytes(), node)?;
         if is_folder {
             self.inode_mut(parent)?.nlink += 1;
         }
         Ok(node)
+    }
+
+    /// The group that a folder gives to what is made in it.
+    fn handed_down(&self, folder: NodeId) -> Result<Option<u32>> {
+        let inode = self.inode(folder)?;
+        Ok((inode.mode & libc::S_ISGID != 0).then_some(inode.gid))
     }
 
     /// Takes a name away. What has no names and is not used goes with it.
