@@ -5,11 +5,12 @@ mod common;
 
 use std::path::Path;
 
-use common::{ROOT, mounted};
+use common::message::Caller;
+use common::{ROOT, is_root, mounted, share};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 
-/// Makes `openat2` fail with `errno` for this thread from now on.
-fn forbid_openat2(errno: i32) {
+/// Makes a system call fail with `errno` for this thread from now on.
+fn forbid(call: i64, errno: i32) {
     let errno = u32::try_from(errno).unwrap() & libc::SECCOMP_RET_DATA;
     let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {
         code: u16::try_from(code).unwrap(),
@@ -17,7 +18,7 @@ fn forbid_openat2(errno: i32) {
         jf,
         k,
     };
-    let number = u32::try_from(libc::SYS_openat2).unwrap();
+    let number = u32::try_from(call).unwrap();
     let mut program = [
         // The number of the system call is the first thing that a filter sees.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
@@ -42,11 +43,11 @@ fn use_share(folder: &Path, errno: i32, filter_first: bool) {
     };
     let new = || Passthrough::new(folder, config.clone()).unwrap().without_file_handles();
     let file_system = if filter_first {
-        forbid_openat2(errno);
+        forbid(libc::SYS_openat2, errno);
         new()
     } else {
         let made = new();
-        forbid_openat2(errno);
+        forbid(libc::SYS_openat2, errno);
         made
     };
     let mut driver = mounted(file_system);
@@ -71,4 +72,51 @@ fn share_works_where_openat2_is_forbidden() {
             assert!(thread.join().is_ok(), "errno {errno}, filter first: {filter_first}");
         }
     }
+}
+
+fn make_for_users(folder: &Path) {
+    let mut driver = share(folder, PassthroughConfig::default());
+    driver.by = Caller {
+        uid: 1000,
+        gid: 1000,
+        pid: 1,
+    };
+    let (file, handle) = driver.create(ROOT, b"file", 0o6755, 0o2).unwrap();
+    assert_eq!((file.attr().uid(), file.attr().mode()), (0, 0o100_755));
+    assert_eq!(driver.write(file.node(), handle, 0, b"data", 0).unwrap(), 4);
+    let folder = driver.mkdir(ROOT, b"folder", 0o1777).unwrap().attr();
+    assert_eq!((folder.uid(), folder.mode()), (0, 0o041_777));
+    let pipe = driver.mknod(ROOT, b"pipe", 0o010_666, 0).unwrap().attr();
+    assert_eq!((pipe.uid(), pipe.mode()), (0, 0o010_666));
+    let link = driver.symlink(ROOT, b"link", b"file").unwrap().attr();
+    assert_eq!((link.uid(), link.mode()), (0, 0o120_777));
+}
+
+/// vfat has no owners and NFS its own idea of root (EPERM), a user namespace does not know all users (EINVAL).
+#[test]
+fn users_make_files_where_the_host_lets_nobody_give_them_away() {
+    if !is_root() {
+        eprintln!("skipped: takes root, which may give files away");
+        return;
+    }
+    for errno in [libc::EPERM, libc::EINVAL, libc::EOVERFLOW, libc::EOPNOTSUPP] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_path_buf();
+        let thread = std::thread::spawn(move || {
+            forbid(libc::SYS_fchownat, errno);
+            make_for_users(&path);
+        });
+        assert!(thread.join().is_ok(), "errno {errno}");
+    }
+    // Others are errors, and nothing stays.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_path_buf();
+    let thread = std::thread::spawn(move || {
+        forbid(libc::SYS_fchownat, libc::EIO);
+        let mut driver = share(&path, PassthroughConfig::default());
+        driver.by.uid = 1000;
+        assert_eq!(driver.create(ROOT, b"file", 0o644, 0o2).unwrap_err(), libc::EIO);
+        assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", ".."]);
+    });
+    assert!(thread.join().is_ok());
 }

@@ -19,6 +19,8 @@ use crate::errno::{Errno, Result};
 use crate::sys::DescriptorPath;
 use crate::{Context, Entry, FileKind, NodeId, Opened};
 
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
 /// Whom a new inode is to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
@@ -190,15 +192,16 @@ impl Passthrough {
             return Err(Errno::ESTALE);
         }
         if is_link {
-            self.give(&fd, owner).and_then(|()| Stat::of(&fd))
+            self.give(&fd, owner).and_then(|_| Stat::of(&fd))
         } else {
             self.settle(&fd, owner, mode)
         }
     }
 
-    /// Gives what was made its owner and its mode, and tells how it looks then.
+    /// Gives what was made its owner and its mode, and tells how it looks then. What cannot be given away does not run with our
+    /// rights.
     fn settle(&mut self, fd: &OwnedFd, owner: Option<Owner>, mode: u32) -> Result<Stat> {
-        self.give(fd, owner)?;
+        let mode = if self.give(fd, owner)? { mode } else { mode & !SET_ID };
         let mut stat = Stat::of(fd)?;
         let lost = lost_bits(&stat, mode);
         if lost != 0 {
@@ -209,12 +212,17 @@ impl Passthrough {
         Ok(stat)
     }
 
-    fn give(&self, fd: &OwnedFd, owner: Option<Owner>) -> Result<()> {
-        if let Some(Owner { uid, gid }) = owner {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+    /// False where the host's file system does not have this owner, or lets nobody give files away.
+    fn give(&self, fd: &OwnedFd, owner: Option<Owner>) -> Result<bool> {
+        let Some(Owner { uid, gid }) = owner else {
+            return Ok(true);
+        };
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        match rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Errno::from) {
+            Ok(()) => Ok(true),
+            Err(Errno::EPERM | Errno::EINVAL | Errno::EOVERFLOW | Errno::EOPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno),
         }
-        Ok(())
     }
 
     pub(super) fn chmod(&self, fd: &OwnedFd, mode: u32) -> Result<()> {
