@@ -16,7 +16,8 @@ pub(super) struct ShareDescriptors {
 
 impl ShareDescriptors {
     /// An equal part of the half of `limit`, the descriptors that the process may have: a guest must not take the last one from
-    /// the machines beside it. A quarter of that is for inodes that are not open, as far as it helps.
+    /// the machines beside it. A quarter of that is for inodes that are not open, as far as it helps. Not in it are the seven or
+    /// so that each share has for itself, and those of files that were closed while they are synced, 16 a share at the most.
     pub(super) fn of_each(limit: u64, shares: usize) -> Self {
         let each = limit / 2 / (shares as u64).max(1);
         let cached = (each / 4).clamp(MIN_CACHED, MAX_CACHED);
