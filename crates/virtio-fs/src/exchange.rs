@@ -172,6 +172,12 @@ impl<'a> DataIn<'a> {
         self
     }
 
+    /// Whether the program that writes appends.
+    #[must_use]
+    pub fn appends(&self) -> bool {
+        self.appends
+    }
+
     /// How many bytes are left.
     #[must_use]
     pub fn remaining(&self) -> usize {
@@ -195,7 +201,7 @@ impl<'a> DataIn<'a> {
 
     /// Writes what is left to a file at `offset`, straight from the guest's memory, and gives how many bytes it were. For a
     /// program that appends, `offset` is only where the guest takes the end for: what it writes goes to the end that the
-    /// file has. The file must not be open with O_APPEND, where Linux ignores offsets.
+    /// file has. Only for such a one may the file be open with O_APPEND, where Linux ignores offsets.
     ///
     /// # Errors
     /// As `pwritev2(2)`, unless something was written before.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::kernel::Mounted;
-use common::snapshot;
+use common::{ROOT, share, snapshot};
 use virtio_fs::overlay::{Overlay, VirtualEntry};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{FileSystem, MemoryFs, SingleFile};
@@ -667,6 +667,38 @@ fn guests_that_append_to_one_file_do_not_overwrite_each_other() {
         assert_eq!(text, "a\na\nbb\nbb\nccc\nccc\n", "{cache:?}");
         drop(logs);
         drop((one, two));
+    }
+}
+
+/// The host of the second share has its files from the first. To that it passes O_APPEND on, and what it takes for the end of a
+/// file otherwise.
+#[test]
+fn append_through_two_shares_goes_to_the_end_that_the_file_has() {
+    for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {
+        let scene = Scene::new();
+        let log = scene.shared.join("log");
+        fs::write(&log, b"").unwrap();
+        let config = PassthroughConfig {
+            cache,
+            ..PassthroughConfig::default()
+        };
+        let Some(outer) = scene.mount(config.clone()) else {
+            return;
+        };
+        let mut driver = share(&scene.mnt, config);
+        let node = driver.lookup(ROOT, b"log").unwrap().node();
+        let flags = libc::O_WRONLY | libc::O_APPEND;
+        let file = (node, driver.open(node, flags).unwrap().0);
+        let of_host = append_to(&log);
+        for line in [b"one\n", b"two\n"] {
+            assert_eq!(driver.write_as(file, 0, line, 0, flags), Ok(4));
+            (&of_host).write_all(b"host\n").unwrap();
+        }
+        assert_eq!(driver.write_as(file, 0, b"end\n", 0, flags), Ok(4));
+        let text = fs::read_to_string(&log).unwrap();
+        assert_eq!(text, "one\nhost\ntwo\nhost\nend\n", "{cache:?}");
+        drop(driver);
+        drop(outer);
     }
 }
 

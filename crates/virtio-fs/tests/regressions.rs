@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use common::message::{Body, Caller, EntryReply, op, request, u32_at, u64_at};
 use common::{Driver, ROOT, is_root, mounted, share, snapshot};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use test_guest::{Buffer, EagerDriver, log_lines};
 use virtio_fs::passthrough::{CachePolicy, Passthrough, PassthroughConfig};
 use virtio_fs::{FileSystem, MemoryFs, ReadOnly, Server};
@@ -759,6 +760,94 @@ fn parts_of_one_append_are_not_under_way_at_once() {
     let agreed = u32_at(&driver.init(), 12);
     assert_ne!(agreed, 0);
     assert_eq!(agreed & ASYNC_DIO, 0, "{agreed:#x}");
+}
+
+/// `chattr +a` for as long as this is there.
+struct AppendOnly(fs::File);
+
+impl AppendOnly {
+    /// `None`, with the reason printed, where that cannot be had.
+    fn new(path: &std::path::Path) -> Option<Self> {
+        let file = fs::File::open(path).unwrap();
+        let flags = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | IFlags::APPEND));
+        match flags {
+            Ok(()) => Some(Self(file)),
+            Err(error) => {
+                eprintln!("skipped: no append-only files here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for AppendOnly {
+    fn drop(&mut self) {
+        if let Ok(flags) = ioctl_getflags(&self.0) {
+            let _ = ioctl_setflags(&self.0, flags - IFlags::APPEND);
+        }
+    }
+}
+
+/// Linux opens them to be written with O_APPEND alone.
+#[test]
+fn append_only_file_of_the_host_is_appended_to() {
+    let append = libc::O_WRONLY | libc::O_APPEND;
+    for writeback in [false, true] {
+        let (_scene, shared) = scene();
+        fs::write(shared.join("log"), b"first").unwrap();
+        let Some(_append_only) = AppendOnly::new(&shared.join("log")) else {
+            return;
+        };
+        let config = PassthroughConfig {
+            cache: CachePolicy::Always,
+            writeback,
+            ..PassthroughConfig::default()
+        };
+        let mut driver = share(&shared, config);
+        let node = driver.lookup(ROOT, b"log").unwrap().node();
+        assert_eq!(driver.open(node, libc::O_WRONLY).unwrap_err(), libc::EPERM);
+        assert_eq!(driver.open(node, append | libc::O_TRUNC).unwrap_err(), libc::EPERM);
+        let opened = driver.open(node, append);
+        if writeback {
+            assert_eq!(opened.unwrap_err(), libc::EPERM, "where pages go the guest says");
+            continue;
+        }
+        let file = (node, opened.unwrap().0);
+        assert_eq!(driver.write_as(file, 0, b" second", 0, append), Ok(7));
+        assert_eq!(driver.write_as(file, 0, b"F", 0, libc::O_WRONLY), Err(libc::EPERM));
+        assert_eq!(driver.write_as(file, 0, b" third", 0, append), Ok(6));
+        assert_eq!(fs::read(shared.join("log")).unwrap(), b"first second third");
+    }
+}
+
+/// What is appended goes through a descriptor more. Where there is no room for it appending works all the same.
+#[test]
+fn descriptors_to_append_through_are_among_the_open_files() {
+    let (_scene, shared) = scene();
+    let config = PassthroughConfig {
+        max_open_files: 3,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(&shared, config);
+    let flags = libc::O_WRONLY | libc::O_APPEND;
+    let (made, handle) = driver.create(ROOT, b"log", 0o444, flags).unwrap();
+    let node = made.node();
+    let files = [(node, handle), (node, driver.open(node, flags).unwrap().0)];
+    for line in [b"a", b"b"] {
+        for file in files {
+            assert_eq!(driver.write_as(file, 0, line, 0, flags), Ok(1));
+        }
+    }
+    assert_eq!(fs::read(shared.join("log")).unwrap(), b"aabb");
+    assert_eq!(driver.open(node, flags).unwrap_err(), libc::ENFILE);
+    driver.release(files[0].0, files[0].1);
+    let again = [0; 2].map(|_| driver.open(node, flags).unwrap().0);
+    assert_eq!(driver.open(node, flags).unwrap_err(), libc::ENFILE);
+    for handle in again {
+        driver.release(node, handle);
+    }
+    assert_eq!(driver.write_as(files[1], 0, b"c", 0, flags), Ok(1));
+    assert_eq!(fs::read(shared.join("log")).unwrap(), b"aabbc");
 }
 
 /// Where the guest collects writes it alone knows where the end is, as what it has collected counts.

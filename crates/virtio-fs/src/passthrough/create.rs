@@ -76,10 +76,11 @@ impl Passthrough {
     /// A node and an open file for what was just made with the guest's `flags`.
     fn enter(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>, fd: OwnedFd, flags: u32) -> Result<(Entry, Opened)> {
         let entry = self.entry(stat, place)?;
+        let file = (fd, self.data_flags(flags));
         let opened = self
             .nodes
             .slot(entry.node)
-            .and_then(|slot| self.add_file(slot, fd, stat, flags));
+            .and_then(|slot| self.add_file(slot, file, stat, flags));
         if opened.is_err() {
             self.forget_node(entry.node, 1);
         }

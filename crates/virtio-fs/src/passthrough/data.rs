@@ -22,8 +22,8 @@ const MAX_COPY: u64 = 16 << 20;
 const CLOCK_STEP: Duration = Duration::from_millis(50);
 
 /// Flags of `open(2)` that mean the same on the host. O_DIRECT is the guest's own affair, and the rest is dangerous,
-/// meaningless or set by us. O_APPEND is said with each WRITE: not all writes through a file that is open to append go to
-/// its end.
+/// meaningless or set by us. O_APPEND is said with each WRITE, not all writes through a file that is open to append go to
+/// its end: those that do have a descriptor of their own.
 const PASSED_ON: OFlags = OFlags::ACCMODE
     .union(OFlags::TRUNC)
     .union(OFlags::SYNC)
@@ -64,14 +64,7 @@ impl Passthrough {
         }
         let (path_fd, stat) = self.fd_once(slot)?;
         let asked = flags;
-        let flags = self.data_flags(asked);
-        let file = match self.open_data(&path_fd, flags) {
-            // A file that may be written but not read, which the guest's cache would have to read.
-            Err(Errno::EACCES) if self.config.collects_writes() && flags.contains(OFlags::RDWR) => {
-                self.open_data(&path_fd, (flags - OFlags::ACCMODE) | OFlags::WRONLY)?
-            }
-            file => file?,
-        };
+        let (file, flags) = self.open_as_asked(&path_fd, asked)?;
         if flags.contains(OFlags::TRUNC) {
             if kill_suidgid {
                 self.clear_suid(&file)?;
@@ -84,11 +77,34 @@ impl Passthrough {
             Some(stat) if !flags.contains(OFlags::TRUNC) => stat,
             _ => Stat::of(&file)?,
         };
-        self.add_file(slot, file, &stat, asked)
+        self.add_file(slot, (file, flags), &stat, asked)
     }
 
-    /// An open file for a node. `stat` is how the file looks, `flags` are those of the guest.
-    pub(super) fn add_file(&mut self, slot: Slot, file: OwnedFd, stat: &Stat, flags: u32) -> Result<Opened> {
+    /// Opens a file with a guest's flags, and tells with which of the host's that was.
+    fn open_as_asked(&mut self, fd: &OwnedFd, asked: u32) -> Result<(OwnedFd, OFlags)> {
+        let (flags, collects) = (self.data_flags(asked), self.config.collects_writes());
+        let appends = asked.cast_signed() & libc::O_APPEND != 0 && flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let instead = match self.open_data(fd, flags) {
+            // A file that may be written but not read, which the guest's cache would have to read.
+            Err(Errno::EACCES) if collects && flags.contains(OFlags::RDWR) => {
+                (flags - OFlags::ACCMODE) | OFlags::WRONLY
+            }
+            // A file that can only be appended to (`chattr +a`) is not written through any other descriptor. Who
+            // collects writes says where each goes, and has no use for this one.
+            Err(Errno::EPERM) if appends && !collects => flags | OFlags::APPEND,
+            opened => return Ok((opened?, flags)),
+        };
+        Ok((self.open_data(fd, instead)?, instead))
+    }
+
+    /// An open file for a node. `file` comes with the host's flags, `stat` is how it looks, `flags` are those of the guest.
+    pub(super) fn add_file(
+        &mut self,
+        slot: Slot,
+        (file, host_flags): (OwnedFd, OFlags),
+        stat: &Stat,
+        flags: u32,
+    ) -> Result<Opened> {
         if flags.cast_signed() & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY {
             self.changes(slot);
         }
@@ -105,7 +121,7 @@ impl Passthrough {
         };
         let flags = opening.flags(self.config.cache);
         let direct_writer = opening.writes_directly(flags);
-        let handle = self.files.add(&mut self.nodes, slot, Arc::new(file), direct_writer)?;
+        let handle = self.files.add(&mut self.nodes, slot, file, host_flags, direct_writer)?;
         Ok(Opened { handle, flags })
     }
 
@@ -118,8 +134,9 @@ impl Passthrough {
         } else {
             OFlags::empty()
         };
-        let folder = self.open_data(&path_fd, OFlags::RDONLY | OFlags::DIRECTORY | noatime)?;
-        let handle = self.files.add(&mut self.nodes, slot, Arc::new(folder), false)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | noatime;
+        let folder = self.open_data(&path_fd, flags)?;
+        let handle = self.files.add(&mut self.nodes, slot, folder, flags, false)?;
         Ok(Opened {
             handle,
             flags: self.config.folder_flags() | OpenOutFlags::empty(),
@@ -162,14 +179,27 @@ impl Passthrough {
         flags: WriteFlags,
     ) -> Result<u32> {
         let slot = self.nodes.slot(node)?;
-        let file = &self.files.get(handle, slot)?.fd;
-        let written = data.take_to_file(file.as_fd(), offset)?;
+        if data.appends() {
+            self.prepare_to_append(slot, handle)?;
+        }
+        let file = self.files.get(handle, slot)?;
+        let written = data.take_to_file(file.to_write(data.appends())?.as_fd(), offset)?;
         if flags.contains(WriteFlags::KILL_SUIDGID) && self.rights.keeps_suid {
-            let file = Arc::clone(file);
+            let file = Arc::clone(&file.fd);
             self.clear_suid(&file)?;
         }
         self.nodes.extended(slot, offset.saturating_add(written as u64));
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// The first append of an open file opens what they go through. Without it they are as good as the host's own file
+    /// systems need them.
+    fn prepare_to_append(&mut self, slot: Slot, handle: Handle) -> Result<()> {
+        if let Some((file, flags)) = self.files.lacks_appender(&self.nodes, handle, slot) {
+            let appender = self.open_data(&file, flags).ok();
+            self.files.set_appender(handle, slot, appender)?;
+        }
+        Ok(())
     }
 
     pub(super) fn sync_file(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {

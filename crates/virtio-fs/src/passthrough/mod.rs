@@ -154,7 +154,7 @@ impl Passthrough {
         Usage {
             cached_descriptors: self.fds.len(),
             kept_descriptors: self.nodes.kept(),
-            open_files: self.files.len(),
+            open_files: self.files.descriptors(),
             nodes: self.nodes.len(),
         }
     }
@@ -219,7 +219,7 @@ pub struct Usage {
     pub cached_descriptors: usize,
     /// Descriptors of what has lost its name, for as long as the guest uses it.
     pub kept_descriptors: usize,
-    /// Open files and folders of the guest.
+    /// Descriptors of open files and folders of the guest.
     pub open_files: usize,
     /// Inodes that the guest knows, the root among them.
     pub nodes: usize,

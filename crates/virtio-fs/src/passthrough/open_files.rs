@@ -18,6 +18,9 @@ pub(super) struct OpenFile {
     pub(super) position: u64,
     /// `getdents` was called: to list from the start on it has to be told to go back, even where it has found nothing.
     pub(super) listed: bool,
+    /// Those that the host's descriptor was opened with.
+    flags: OFlags,
+    appender: Appender,
     /// It is written around the guest's cache.
     direct_writer: bool,
     /// Other open files of the same node.
@@ -25,11 +28,38 @@ pub(super) struct OpenFile {
     previous: Option<u32>,
 }
 
+impl OpenFile {
+    /// The descriptor for a WRITE.
+    ///
+    /// # Errors
+    /// EPERM for a place in a file that can only be appended to.
+    pub(super) fn to_write(&self, appends: bool) -> Result<&OwnedFd> {
+        match &self.appender {
+            Appender::Opened(fd) if appends => Ok(fd),
+            _ if !appends && self.flags.contains(OFlags::APPEND) => Err(Errno::EPERM),
+            _ => Ok(&self.fd),
+        }
+    }
+}
+
+/// A second descriptor of an open file, with O_APPEND, for the WRITEs that append. A host that has the file from somebody else
+/// (FUSE, 9p) tells them of O_APPEND alone.
+#[derive(Debug)]
+enum Appender {
+    /// Nothing was appended yet.
+    None,
+    Opened(OwnedFd),
+    /// The host does not open the file again.
+    Refused,
+}
+
 /// All open files of a guest.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     files: Vec<(u32, Option<OpenFile>)>,
     free: Vec<u32>,
+    /// Descriptors to append through.
+    appenders: usize,
     max: usize,
 }
 
@@ -38,17 +68,19 @@ impl OpenFiles {
         Self {
             files: Vec::new(),
             free: Vec::new(),
+            appenders: 0,
             max: max.min(u32::MAX as usize - 1),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.files.len() - self.free.len()
+    /// How many descriptors they have.
+    pub(super) fn descriptors(&self) -> usize {
+        self.files.len() - self.free.len() + self.appenders
     }
 
     /// Descriptors that are kept for nodes count too.
     pub(super) fn is_full(&self, nodes: &Nodes) -> bool {
-        self.len() + nodes.kept() >= self.max
+        self.descriptors() + nodes.kept() >= self.max
     }
 
     /// Room for one goes to something else, if there is any.
@@ -58,13 +90,16 @@ impl OpenFiles {
         has_room
     }
 
+    /// `flags` are those that the host's descriptor was opened with.
+    ///
     /// # Errors
     /// ENFILE when the guest has too many files open.
     pub(super) fn add(
         &mut self,
         nodes: &mut Nodes,
         slot: Slot,
-        fd: Arc<OwnedFd>,
+        fd: OwnedFd,
+        flags: OFlags,
         direct_writer: bool,
     ) -> Result<Handle> {
         if self.is_full(nodes) {
@@ -83,9 +118,11 @@ impl OpenFiles {
         let (generation, file) = self.files.get_mut(index as usize).ok_or(Errno::ENFILE)?;
         *file = Some(OpenFile {
             slot,
-            fd,
+            fd: Arc::new(fd),
             position: 0,
             listed: false,
+            flags,
+            appender: Appender::None,
             direct_writer,
             next,
             previous: None,
@@ -110,6 +147,23 @@ impl OpenFiles {
         }
     }
 
+    /// What a descriptor to append through is to be opened from, and its flags: `None` where there is one, or is to be none.
+    pub(super) fn lacks_appender(&self, nodes: &Nodes, handle: Handle, slot: Slot) -> Option<(Arc<OwnedFd>, OFlags)> {
+        let file = self.get(handle, slot).ok()?;
+        let is_writer = file.flags & OFlags::ACCMODE != OFlags::RDONLY;
+        let lacks = is_writer && !file.flags.contains(OFlags::APPEND) && matches!(file.appender, Appender::None);
+        let flags = (file.flags - OFlags::ACCMODE - OFlags::TRUNC) | OFlags::WRONLY | OFlags::APPEND;
+        (lacks && !self.is_full(nodes)).then(|| (Arc::clone(&file.fd), flags))
+    }
+
+    /// `None` where the host does not give any.
+    pub(super) fn set_appender(&mut self, handle: Handle, slot: Slot, fd: Option<OwnedFd>) -> Result<()> {
+        let opened = usize::from(fd.is_some());
+        self.get_mut(handle, slot)?.appender = fd.map_or(Appender::Refused, Appender::Opened);
+        self.appenders += opened;
+        Ok(())
+    }
+
     /// Any descriptor that is open for a node.
     pub(super) fn any_of(&self, first: Option<u32>) -> Option<Arc<OwnedFd>> {
         let (_, file) = self.files.get(first? as usize)?;
@@ -130,6 +184,8 @@ impl OpenFiles {
         let file = file.take().ok_or(Errno::EBADF)?;
         *generation = generation.wrapping_add(1).max(1);
         self.free.push(u32::try_from(index).unwrap_or(u32::MAX));
+        let appenders = usize::from(matches!(file.appender, Appender::Opened(_)));
+        self.appenders = self.appenders.saturating_sub(appenders);
         if let Some(next) = file.next.and_then(|next| self.at_mut(next)) {
             next.previous = file.previous;
         }
