@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::message::Caller;
@@ -117,6 +118,39 @@ fn users_make_files_where_the_host_lets_nobody_give_them_away() {
         driver.by.uid = 1000;
         assert_eq!(driver.create(ROOT, b"file", 0o644, 0o2).unwrap_err(), libc::EIO);
         assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", ".."]);
+    });
+    assert!(thread.join().is_ok());
+}
+
+/// NFS that takes root for nobody, or vfat with `uid=`: here the thread makes files as another user than it began as.
+#[test]
+fn users_make_folders_where_all_belongs_to_somebody_else() {
+    const NOBODY: u32 = 65534;
+    if !is_root() {
+        eprintln!("skipped: takes root, which may be another user for files");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let path = folder.path().to_path_buf();
+    let thread = std::thread::spawn(move || {
+        let mut driver = share(&path, PassthroughConfig::default());
+        // SAFETY: it changes nothing but who this thread is to file systems.
+        unsafe { libc::setfsuid(NOBODY) };
+        driver.by = Caller {
+            uid: 1000,
+            gid: 1000,
+            pid: 1,
+        };
+        let made = driver.mkdir(ROOT, b"folder", 0o2755).unwrap();
+        let pipe = driver.mknod(ROOT, b"pipe", 0o010_666, 0).unwrap();
+        let link = driver.symlink(ROOT, b"link", b"folder").unwrap();
+        for (made, mode) in [(&made, 0o040_700), (&pipe, 0o010_600), (&link, 0o120_777)] {
+            assert_eq!((made.attr().uid(), made.attr().mode()), (NOBODY, mode));
+        }
+        let (file, _) = driver.create(made.node(), b"file", 0o6755, 0o2).unwrap();
+        assert_eq!((file.attr().uid(), file.attr().mode()), (NOBODY, 0o100_755));
+        assert_eq!(driver.lookup(ROOT, b"folder").unwrap().node(), made.node());
     });
     assert!(thread.join().is_ok());
 }

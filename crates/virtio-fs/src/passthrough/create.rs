@@ -35,6 +35,16 @@ enum Special<'a> {
     Node(FileType, (u32, u32)),
 }
 
+impl Special<'_> {
+    fn kind(&self) -> FileKind {
+        match self {
+            Self::Folder => FileKind::Directory,
+            Self::Link(_) => FileKind::Symlink,
+            Self::Node(kind, _) => FileKind::from_mode(kind.as_raw_mode()).unwrap_or(FileKind::Regular),
+        }
+    }
+}
+
 impl Passthrough {
     /// Makes a file and opens it.
     pub(super) fn create_file(
@@ -171,7 +181,9 @@ impl Passthrough {
     }
 
     /// Owner and mode of something that is not open. Another process of the host may have replaced it meanwhile: only
-    /// what is ours, of the right kind and without other names is touched.
+    /// what is ours, of the right kind and without other names is touched. Where all that this process makes belongs to
+    /// somebody else (NFS that takes root for nobody, vfat with an owner of its own) what was made looks like what another
+    /// one has put there. It cannot be given away, and keeps the mode that it was made with.
     fn settle_by_name(
         &mut self,
         folder: &Arc<OwnedFd>,
@@ -189,8 +201,11 @@ impl Passthrough {
         let fd = self.opening(|this| this.open_beneath(folder, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
         let is = Stat::of(&fd)?;
         let alone = is.kind() == FileKind::Directory || is.attr.nlink == 1;
-        if is.kind() != stat.kind() || is.attr.uid != self.rights.uid || !alone {
+        if is.kind() != what.kind() || !alone {
             return Err(Errno::ESTALE);
+        }
+        if is.attr.uid != self.rights.uid {
+            return Ok(is);
         }
         if is_link {
             self.give(&fd, owner).and_then(|_| Stat::of(&fd))
