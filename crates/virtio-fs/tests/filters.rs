@@ -6,8 +6,8 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::message::Caller;
-use common::{ROOT, is_root, mounted, share};
+use common::message::{Body, Caller, op, u64_at};
+use common::{Driver, ROOT, is_root, mounted, share};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 
 /// Makes a system call fail with `errno` for this thread from now on.
@@ -151,6 +151,36 @@ fn users_make_folders_where_all_belongs_to_somebody_else() {
         let (file, _) = driver.create(made.node(), b"file", 0o6755, 0o2).unwrap();
         assert_eq!((file.attr().uid(), file.attr().mode()), (NOBODY, 0o100_755));
         assert_eq!(driver.lookup(ROOT, b"folder").unwrap().node(), made.node());
+    });
+    assert!(thread.join().is_ok());
+}
+
+/// Whether a file may be mapped to be written is known, and nobody asks the host for each that is open.
+#[test]
+fn holes_are_told_by_how_the_files_were_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::File::create(folder.path().join("hole"))
+        .and_then(|file| file.set_len(1 << 20))
+        .unwrap();
+    let path = folder.path().to_path_buf();
+    let thread = std::thread::spawn(move || {
+        forbid(libc::SYS_fcntl, libc::EPERM);
+        let mut driver = share(&path, PassthroughConfig::default());
+        let node = driver.lookup(ROOT, b"hole").unwrap().node();
+        let reader = driver.open(node, libc::O_RDONLY).unwrap().0;
+        let first_data = |driver: &mut Driver| {
+            let seek = Body::new().u64(reader).u64(0).u32(3).u32(0);
+            driver.call(op::LSEEK, node, &seek.0).map(|reply| u64_at(&reply, 0))
+        };
+        let writer = driver.open(node, libc::O_WRONLY).unwrap().0;
+        assert_eq!(first_data(&mut driver), Err(libc::ENXIO));
+        let mappable = [0; 2].map(|_| driver.open(node, libc::O_RDWR).unwrap().0);
+        for handle in mappable {
+            assert_eq!(first_data(&mut driver), Ok(0));
+            driver.release(node, handle);
+        }
+        assert_eq!(first_data(&mut driver), Err(libc::ENXIO));
+        driver.release(node, writer);
     });
     assert!(thread.join().is_ok());
 }

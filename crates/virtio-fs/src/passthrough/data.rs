@@ -243,7 +243,7 @@ impl Passthrough {
             return Err(Errno::EINVAL);
         }
         let file = &self.files.get(handle, slot)?.fd;
-        if self.files.any_may_be_mapped_to_write(self.nodes.get(slot)?.open) {
+        if self.nodes.get(slot)?.mappable_writers > 0 {
             return seek_in_data(Stat::of(file)?.attr.size, offset, whence);
         }
         let whence = match whence.cast_signed() {

@@ -58,6 +58,8 @@ pub(super) struct Node {
     pub(super) open: Option<u32>,
     /// How many of them write around the guest's cache.
     pub(super) direct_writers: u32,
+    /// How many of them allow mappings that are written.
+    pub(super) mappable_writers: u32,
     /// What the file looked like when it was last opened, where that tells it from all later states; see
     /// `CachePolicy::Auto`.
     pub(super) seen: Option<Version>,
@@ -156,6 +158,7 @@ impl Nodes {
             node.children = 0;
             node.open = None;
             node.direct_writers = 0;
+            node.mappable_writers = 0;
             node.cached = None;
             self.by_key.insert(node.key, ROOT);
             self.slots.push((generation, Some(node)));
@@ -230,6 +233,7 @@ impl Nodes {
             kept: None,
             open: None,
             direct_writers: 0,
+            mappable_writers: 0,
             seen: None,
             size_told: stat.attr.size,
         });

@@ -112,6 +112,9 @@ impl OpenFiles {
         let node = nodes.get_mut(slot)?;
         let next = node.open.replace(index);
         node.direct_writers = node.direct_writers.saturating_add(direct_writer.into());
+        node.mappable_writers = node
+            .mappable_writers
+            .saturating_add(may_be_mapped_to_write(flags).into());
         if let Some(next) = next.and_then(|next| self.at_mut(next)) {
             next.previous = Some(index);
         }
@@ -170,13 +173,6 @@ impl OpenFiles {
         file.as_ref().map(|file| Arc::clone(&file.fd))
     }
 
-    /// Whether one of a node's open files allows mappings that are written. It stays open as long as there is one.
-    pub(super) fn any_may_be_mapped_to_write(&self, first: Option<u32>) -> bool {
-        let at = |index: u32| self.files.get(index as usize)?.1.as_ref();
-        let mut files = std::iter::successors(first.and_then(at), |file| file.next.and_then(at));
-        files.any(|file| rustix::fs::fcntl_getfl(&file.fd).is_ok_and(|flags| flags.contains(OFlags::RDWR)))
-    }
-
     pub(super) fn remove(&mut self, nodes: &mut Nodes, handle: Handle, slot: Slot) -> Result<OpenFile> {
         self.get(handle, slot)?;
         let (_, index) = split(handle);
@@ -191,6 +187,8 @@ impl OpenFiles {
         }
         let node = nodes.get_mut(slot)?;
         node.direct_writers = node.direct_writers.saturating_sub(file.direct_writer.into());
+        let mappable = may_be_mapped_to_write(file.flags);
+        node.mappable_writers = node.mappable_writers.saturating_sub(mappable.into());
         match file.previous.and_then(|previous| self.at_mut(previous)) {
             Some(previous) => previous.next = file.next,
             None => node.open = file.next,
@@ -201,6 +199,11 @@ impl OpenFiles {
     fn at_mut(&mut self, index: u32) -> Option<&mut OpenFile> {
         self.files.get_mut(index as usize)?.1.as_mut()
     }
+}
+
+/// Whether a file that is open with these flags allows mappings that are written. It stays open as long as there is one.
+fn may_be_mapped_to_write(flags: OFlags) -> bool {
+    flags.contains(OFlags::RDWR)
 }
 
 fn split(handle: Handle) -> (u32, usize) {
