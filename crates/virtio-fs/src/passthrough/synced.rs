@@ -14,7 +14,7 @@ use super::stat::Key;
 use crate::errno::{Errno, Result};
 use crate::{Completion, FileKind, Job, NodeId};
 
-/// File systems that are remembered. With more, a sync is one of all that the host has.
+/// File systems that are remembered. With more, a sync is also one of all that the host has.
 const MAX_DEVICES: usize = 16;
 
 /// The part of the open files that a guest may have that these descriptors are taken from.
@@ -30,22 +30,30 @@ pub(super) struct Changed {
 
 /// What one SYNCFS syncs.
 #[derive(Debug)]
-pub(super) enum ToSync {
+pub(super) struct ToSync {
     /// The file systems of these files.
-    These(Vec<Arc<OwnedFd>>),
-    /// All that the host has.
-    Everything,
+    files: Vec<Arc<OwnedFd>>,
+    /// All that the host has too.
+    everything: bool,
 }
 
 impl ToSync {
     /// # Errors
-    /// The first one; the others are synced all the same.
+    /// As [`sync_files`](Self::sync_files): `sync(2)` has none.
     fn sync(&self) -> Result<()> {
-        let mut done = Ok(());
-        match self {
-            Self::These(files) => files.iter().for_each(|file| done = done.and(rustix::fs::syncfs(file))),
-            Self::Everything => rustix::fs::sync(),
+        if self.everything {
+            rustix::fs::sync();
         }
+        self.sync_files()
+    }
+
+    /// # Errors
+    /// The first one; the others are synced all the same.
+    fn sync_files(&self) -> Result<()> {
+        let mut done = Ok(());
+        self.files
+            .iter()
+            .for_each(|file| done = done.and(rustix::fs::syncfs(file)));
         Ok(done?)
     }
 }
@@ -111,11 +119,11 @@ impl Passthrough {
     fn files_to_sync(&mut self, node: NodeId) -> Result<ToSync> {
         let slot = self.nodes.slot(node)?;
         let mut files = vec![Arc::new(self.open_to_sync(slot)?)];
-        if self.changed.more {
-            return Ok(ToSync::Everything);
-        }
         files.extend(self.changed.devices.iter().map(|(_, file)| Arc::clone(file)));
-        Ok(ToSync::These(files))
+        Ok(ToSync {
+            files,
+            everything: self.changed.more,
+        })
     }
 }
 
@@ -134,16 +142,11 @@ mod tests {
         rustix::fs::stat(path).unwrap().st_dev
     }
 
-    fn devices(share: &mut Passthrough) -> Option<Vec<u64>> {
-        match share.files_to_sync(NodeId::ROOT).unwrap() {
-            ToSync::These(files) => Some(
-                files
-                    .iter()
-                    .map(|file| rustix::fs::fstat(file).unwrap().st_dev)
-                    .collect(),
-            ),
-            ToSync::Everything => None,
-        }
+    /// The devices that a sync is of, and whether it is also one of everything.
+    fn devices(share: &mut Passthrough) -> (Vec<u64>, bool) {
+        let ToSync { files, everything } = share.files_to_sync(NodeId::ROOT).unwrap();
+        let devices = files.iter().map(|file| rustix::fs::fstat(file).unwrap().st_dev);
+        (devices.collect(), everything)
     }
 
     fn name(name: &CStr) -> Name<'_> {
@@ -174,21 +177,21 @@ mod tests {
         let file = share.lookup(folder, name(c"file")).unwrap().node;
         let root = device_of(Path::new("/dev"));
         let read = share.open(file, libc::O_RDONLY.cast_unsigned(), false).unwrap();
-        assert_eq!(devices(&mut share), Some(vec![root]), "what was only read");
+        assert_eq!(devices(&mut share), (vec![root], false), "what was only read");
         share.release(file, read.handle, None);
         for _ in 0..2 {
             let written = share.open(file, libc::O_WRONLY.cast_unsigned(), false).unwrap();
             share.release(file, written.handle, None);
             share.mkdir(&Context::default(), folder, name(c"new"), 0o700).unwrap();
             share.rmdir(folder, name(c"new")).unwrap();
-            assert_eq!(devices(&mut share), Some(vec![root, device_of(temp.path())]));
+            assert_eq!(devices(&mut share), (vec![root, device_of(temp.path())], false));
         }
         share.unmounted();
-        assert_eq!(devices(&mut share), Some(vec![root]));
+        assert_eq!(devices(&mut share), (vec![root], false));
     }
 
     #[test]
-    fn sync_is_of_everything_where_there_is_no_descriptor_to_remember_by() {
+    fn sync_is_also_of_everything_where_there_is_no_descriptor_to_remember_by() {
         let Some((mut share, folder, _temp)) = scene(PassthroughConfig {
             max_open_files: PART - 1,
             ..PassthroughConfig::default()
@@ -196,6 +199,35 @@ mod tests {
             return;
         };
         share.mkdir(&Context::default(), folder, name(c"new"), 0o700).unwrap();
-        assert_eq!(devices(&mut share), None);
+        assert_eq!(devices(&mut share), (vec![device_of(Path::new("/dev"))], true));
+    }
+
+    /// What could not be remembered does not take back what was.
+    #[test]
+    fn sync_of_everything_is_one_of_what_is_remembered_too() {
+        let Some((mut share, folder, temp)) = scene(PassthroughConfig::default()) else {
+            return;
+        };
+        share.mkdir(&Context::default(), folder, name(c"new"), 0o700).unwrap();
+        share.changed.more = true;
+        let both = vec![device_of(Path::new("/dev")), device_of(temp.path())];
+        assert_eq!(devices(&mut share), (both, true));
+    }
+
+    #[test]
+    fn sync_tells_the_first_error_of_a_file_system() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |flags| Arc::new(rustix::fs::open(temp.path(), flags, rustix::fs::Mode::empty()).unwrap());
+        let (good, bad) = (open(OFlags::RDONLY), open(OFlags::PATH));
+        for (files, done) in [
+            (vec![Arc::clone(&good)], Ok(())),
+            (vec![Arc::clone(&bad), good], Err(Errno::EBADF)),
+        ] {
+            let all = ToSync {
+                files,
+                everything: false,
+            };
+            assert_eq!(all.sync(), done);
+        }
     }
 }
