@@ -122,7 +122,9 @@ impl Control {
     /// For a vCPU's thread before each entry: waits while the machine is paused.
     pub(crate) fn next(&self, vcpu: u32) -> Next {
         let mut state = self.state();
+        let mut parked = false;
         while state.pause && state.end.is_none() {
+            parked = true;
             // Only when it parks: each of those that wait wakes up for it.
             if state.inside.remove(&vcpu) {
                 self.changed.notify_all();
@@ -132,7 +134,9 @@ impl Control {
         if state.end.is_some() {
             return Next::Leave;
         }
-        state.inside.insert(vcpu);
+        if parked {
+            state.inside.insert(vcpu);
+        }
         Next::Run
     }
 
