@@ -26,9 +26,6 @@ pub enum RequestError {
         /// The most that is allowed.
         max: usize,
     },
-    /// Extensions that are longer than the message.
-    #[error("the extensions are longer than the message")]
-    Extensions,
     /// The operation has no name in this version of the protocol.
     #[error("operation {0} is not known")]
     UnknownOpcode(u32),
@@ -44,7 +41,7 @@ impl RequestError {
         match self {
             Self::TooLong { .. } => ENAMETOOLONG,
             Self::UnknownOpcode(_) => ENOSYS,
-            Self::Truncated { .. } | Self::Unterminated | Self::BadName | Self::Extensions => EINVAL,
+            Self::Truncated { .. } | Self::Unterminated | Self::BadName => EINVAL,
         }
     }
 }

@@ -62,12 +62,12 @@ pub fn negotiate(driver: &InitIn, flags2: u32, offer: &Offer) -> InitReply {
     let minor = driver.minor.get().min(MINOR);
     let driver_flags = driver.all_flags(flags2);
     let flags = driver_flags & (offer.flags | FRAMING);
+    // Without MAX_PAGES the driver sends at most 32 pages, whatever max_write says.
     let max_pages = if flags.contains(InitFlags::MAX_PAGES) {
         offer.max_write.div_ceil(PAGE)
     } else {
         0
     };
-    // Without MAX_PAGES the driver sends at most 32 pages, whatever max_write says.
     let out = InitOut {
         major: MAJOR.into(),
         minor: minor.into(),

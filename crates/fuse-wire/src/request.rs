@@ -120,9 +120,6 @@ pub enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The longest arguments of any request, in bytes, data of WRITE left out: SETXATTR with a name and 64 KiB.
-    pub const MAX_ARGUMENTS: usize = size_of::<SetxattrIn>() + size_of::<SetxattrExt>() + 256 + 65_536;
-
     /// How many of `len` bytes after the header are arguments that [`parse`](Self::parse) wants to see; what follows is
     /// data.
     #[must_use]
@@ -156,13 +153,10 @@ impl<'a> Request<'a> {
             | Opcode::RENAME2
             | Opcode::LINK
             | Opcode::CREATE => with_names(opcode, r),
-            Opcode::GETXATTR => {
-                let size = r.take::<GetxattrIn>()?.size.get();
-                Ok(Self::Getxattr {
-                    size,
-                    name: r.xattr_name()?,
-                })
-            }
+            Opcode::GETXATTR => Ok(Self::Getxattr {
+                size: r.take::<GetxattrIn>()?.size.get(),
+                name: r.xattr_name()?,
+            }),
             Opcode::LISTXATTR => Ok(Self::Listxattr {
                 size: r.take::<GetxattrIn>()?.size.get(),
             }),
@@ -170,6 +164,10 @@ impl<'a> Request<'a> {
             Opcode::BATCH_FORGET => {
                 let count = r.take::<BatchForgetIn>()?.count.get();
                 Ok(Self::BatchForget(r.elements(count)?))
+            }
+            Opcode::REMOVEMAPPING => {
+                let count = r.take::<HalfWord>()?.value.get();
+                Ok(Self::Removemapping(r.elements(count)?))
             }
             Opcode::IOCTL => {
                 let args = r.take::<IoctlIn>()?;
@@ -212,10 +210,6 @@ fn fixed<'a>(opcode: Opcode, mut r: Reader<'a>) -> Result<Request<'a>, RequestEr
         Opcode::LSEEK => Request::Lseek(r.take()?),
         Opcode::COPY_FILE_RANGE => Request::CopyFileRange(r.take()?),
         Opcode::SETUPMAPPING => Request::Setupmapping(r.take()?),
-        Opcode::REMOVEMAPPING => {
-            let count = r.take::<HalfWord>()?.value.get();
-            Request::Removemapping(r.elements(count)?)
-        }
         Opcode::SYNCFS => Request::Syncfs,
         Opcode::TMPFILE => Request::Tmpfile(r.take()?),
         Opcode::STATX => Request::Statx(r.take()?),
@@ -223,6 +217,7 @@ fn fixed<'a>(opcode: Opcode, mut r: Reader<'a>) -> Result<Request<'a>, RequestEr
     })
 }
 
+/// Requests with names of directory entries. Their fields are taken from the message in the order in which they stand here.
 fn with_names<'a>(opcode: Opcode, mut r: Reader<'a>) -> Result<Request<'a>, RequestError> {
     Ok(match opcode {
         Opcode::LOOKUP => Request::Lookup { name: r.name()? },
@@ -230,46 +225,39 @@ fn with_names<'a>(opcode: Opcode, mut r: Reader<'a>) -> Result<Request<'a>, Requ
             name: r.name()?,
             target: r.target()?,
         },
-        Opcode::MKNOD => {
-            let args = r.take()?;
-            Request::Mknod { args, name: r.name()? }
-        }
-        Opcode::MKDIR => {
-            let args = r.take()?;
-            Request::Mkdir { args, name: r.name()? }
-        }
+        Opcode::MKNOD => Request::Mknod {
+            args: r.take()?,
+            name: r.name()?,
+        },
+        Opcode::MKDIR => Request::Mkdir {
+            args: r.take()?,
+            name: r.name()?,
+        },
         Opcode::UNLINK => Request::Unlink { name: r.name()? },
         Opcode::RMDIR => Request::Rmdir { name: r.name()? },
-        Opcode::RENAME => {
-            let new_parent = r.take::<Word>()?.value.get();
-            Request::Rename {
-                new_parent,
-                name: r.name()?,
-                new_name: r.name()?,
-                flags: 0,
-            }
-        }
+        Opcode::RENAME => Request::Rename {
+            new_parent: r.take::<Word>()?.value.get(),
+            flags: 0,
+            name: r.name()?,
+            new_name: r.name()?,
+        },
         Opcode::RENAME2 => {
             let args = r.take::<Rename2In>()?;
-            let (new_parent, flags) = (args.newdir.get(), args.flags.get());
             Request::Rename {
-                new_parent,
-                flags,
+                new_parent: args.newdir.get(),
+                flags: args.flags.get(),
                 name: r.name()?,
                 new_name: r.name()?,
             }
         }
-        Opcode::LINK => {
-            let node = r.take::<Word>()?.value.get();
-            Request::Link {
-                node,
-                new_name: r.name()?,
-            }
-        }
-        Opcode::CREATE => {
-            let args = r.take()?;
-            Request::Create { args, name: r.name()? }
-        }
+        Opcode::LINK => Request::Link {
+            node: r.take::<Word>()?.value.get(),
+            new_name: r.name()?,
+        },
+        Opcode::CREATE => Request::Create {
+            args: r.take()?,
+            name: r.name()?,
+        },
         Opcode(number) => return Err(RequestError::UnknownOpcode(number)),
     })
 }
