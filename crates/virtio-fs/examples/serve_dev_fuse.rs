@@ -1,6 +1,6 @@
 //! Serves a folder through `/dev/fuse` of this machine, to try the server with a real kernel and no guest:
 //!
-//!     cargo run --example serve_dev_fuse -- SHARED MOUNT_POINT [none|auto|always|writeback] [host-locks] [unprivileged]
+//!     cargo run --example serve_dev_fuse -- SHARED MOUNT_POINT [none|auto|always|writeback] [host-locks]
 //!
 //! Ends when the file system is unmounted. It takes root.
 

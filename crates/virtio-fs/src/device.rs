@@ -168,7 +168,7 @@ pub struct FsWorker {
 }
 
 impl FsWorker {
-    /// What the handler counted.
+    /// The handler, for its counters.
     #[must_use]
     pub fn handler(&self) -> &Handler {
         &self.handler

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 
 use super::MemoryFs;
-use super::inode::{ATTRIBUTE_COST, Body, Inode};
+use super::inode::{Body, Inode, XATTR_COST};
 use crate::errno::{Errno, Result};
 use crate::{
     Attr, Change, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, NodeId, Opened,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Extended attributes of one inode take at most this many bytes.
-const MAX_ATTRIBUTES: usize = 64 << 10;
+const MAX_XATTRS: usize = 64 << 10;
 
 impl MemoryFs {
     fn opened(&mut self, node: NodeId) -> Result<Opened> {
@@ -366,33 +366,33 @@ impl FileSystem for MemoryFs {
 
     fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
         let inode = self.inode(node)?;
-        let old = inode.attributes.get(name.to_bytes()).map(|value| value.len());
+        let old = inode.xattrs.get(name.to_bytes()).map(|value| value.len());
         match (flags.cast_signed(), old) {
             (libc::XATTR_CREATE, Some(_)) => return Err(Errno::EEXIST),
             (libc::XATTR_REPLACE, None) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let named = ATTRIBUTE_COST + name.to_bytes().len();
-        if inode.attributes_len() + named + value.len() > MAX_ATTRIBUTES {
+        let named = XATTR_COST + name.to_bytes().len();
+        if inode.xattrs_len() + named + value.len() > MAX_XATTRS {
             return Err(Errno::ENOSPC);
         }
         let named = if old.is_some() { 0 } else { named };
         self.reserve(named + value.len())?;
         self.bytes = self.bytes.saturating_sub(old.unwrap_or(0));
         self.inode_mut(node)?
-            .attributes
+            .xattrs
             .insert(name.to_bytes().into(), value.into());
         Ok(())
     }
 
     fn getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
-        let attributes = &self.inode(node)?.attributes;
-        value.extend_from_slice(attributes.get(name.to_bytes()).ok_or(Errno::ENODATA)?);
+        let xattrs = &self.inode(node)?.xattrs;
+        value.extend_from_slice(xattrs.get(name.to_bytes()).ok_or(Errno::ENODATA)?);
         Ok(())
     }
 
     fn listxattr(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
-        for name in self.inode(node)?.attributes.keys() {
+        for name in self.inode(node)?.xattrs.keys() {
             names.extend_from_slice(name);
             names.push(0);
         }
@@ -402,10 +402,10 @@ impl FileSystem for MemoryFs {
     fn removexattr(&mut self, node: NodeId, name: &CStr) -> Result<()> {
         let old = self
             .inode_mut(node)?
-            .attributes
+            .xattrs
             .remove(name.to_bytes())
             .ok_or(Errno::ENODATA)?;
-        let taken = ATTRIBUTE_COST + name.to_bytes().len() + old.len();
+        let taken = XATTR_COST + name.to_bytes().len() + old.len();
         self.bytes = self.bytes.saturating_sub(taken);
         Ok(())
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::{Attr, FileKind, NodeId, Timestamp};
 
-/// An extended attribute takes about this many bytes besides its name and its value.
-pub(super) const ATTRIBUTE_COST: usize = 64;
+/// An extended attribute (xattr) takes about this many bytes besides its name and its value.
+pub(super) const XATTR_COST: usize = 64;
 
 #[derive(Debug)]
 pub(super) enum Body {
     File(Vec<u8>),
-    /// Entries by name, each with an offset for listings, and the folder above.
+    /// Entries by name, and the folder above.
     Folder {
         entries: BTreeMap<Box<[u8]>, NodeId>,
         parent: NodeId,
@@ -51,7 +51,7 @@ pub(super) struct Inode {
     pub(super) mtime: Timestamp,
     pub(super) ctime: Timestamp,
     pub(super) btime: Timestamp,
-    pub(super) attributes: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    pub(super) xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
     /// Lookups that the guest has not taken back, and open files.
     pub(super) uses: u64,
 }
@@ -82,10 +82,10 @@ impl Inode {
     }
 
     /// Bytes that extended attributes take.
-    pub(super) fn attributes_len(&self) -> usize {
-        self.attributes
+    pub(super) fn xattrs_len(&self) -> usize {
+        self.xattrs
             .iter()
-            .map(|(name, value)| ATTRIBUTE_COST + name.len() + value.len())
+            .map(|(name, value)| XATTR_COST + name.len() + value.len())
             .sum()
     }
 

@@ -74,7 +74,7 @@ impl MemoryFs {
                 mtime: now,
                 ctime: now,
                 btime: now,
-                attributes: BTreeMap::new(),
+                xattrs: BTreeMap::new(),
                 uses: 0,
             },
         );
@@ -214,7 +214,7 @@ impl MemoryFs {
         }
         if let Some(inode) = self.inodes.remove(&node) {
             let data = usize::try_from(inode.body.len()).unwrap_or(0);
-            self.bytes = self.bytes.saturating_sub(data + inode.attributes_len());
+            self.bytes = self.bytes.saturating_sub(data + inode.xattrs_len());
         }
     }
 
@@ -277,5 +277,20 @@ fn now() -> Timestamp {
     Timestamp {
         secs: since.as_secs().cast_signed(),
         nanos: since.subsec_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileSystem;
+
+    #[test]
+    fn times_are_those_of_the_clock() {
+        const THEN: Timestamp = Timestamp { secs: 1000, nanos: 5 };
+        let mut fs = MemoryFs::with_clock(0, || THEN);
+        let root = fs.getattr(NodeId::ROOT, None).unwrap();
+        assert_eq!([root.atime, root.mtime, root.ctime], [THEN; 3]);
+        assert_eq!(root.btime, Some(THEN));
     }
 }

@@ -59,7 +59,7 @@ pub struct PassthroughConfig {
     /// name while the guest uses them count among them, up to a quarter, and so do file systems beneath the share that it has
     /// changed.
     pub max_open_files: usize,
-    /// Descriptors kept for inodes that are not open.
+    /// Descriptors cached for inodes that are not open.
     pub cached_descriptors: usize,
 }
 

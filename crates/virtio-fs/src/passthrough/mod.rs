@@ -148,7 +148,7 @@ impl Passthrough {
         self.root_kind
     }
 
-    /// How many descriptors are held for inodes, how many for open files, and how many inodes the guest knows.
+    /// What is held for the guest at present.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
@@ -160,6 +160,7 @@ impl Passthrough {
     }
 
     /// Without file handles, as where the host does not give them out: for tests.
+    #[doc(hidden)]
     #[must_use]
     pub fn without_file_handles(mut self) -> Self {
         self.handle_mount = None;
@@ -215,7 +216,7 @@ impl Passthrough {
 /// What a [`Passthrough`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Descriptors that are kept for inodes.
+    /// Descriptors that are cached for inodes.
     pub cached_descriptors: usize,
     /// Descriptors of what has lost its name, for as long as the guest uses it.
     pub kept_descriptors: usize,
