@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use fuse_wire::{InitFlags, Name};
 
 use crate::errno::Result;
+use crate::server::opens_for_change;
 use crate::{
     Attr, Completion, Context, DataOut, DirSink, Entry, Errno, FileSystem, Handle, Ioctl, LockRange, NodeId, Opened,
     Options, StatFs,
@@ -53,8 +54,7 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
     }
 
     fn open(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
-        let changes = libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT;
-        if flags.cast_signed() & changes != libc::O_RDONLY {
+        if opens_for_change(flags) {
             return Err(Errno::EROFS);
         }
         self.0.open(node, flags, kill_suidgid)

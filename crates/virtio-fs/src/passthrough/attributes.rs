@@ -12,7 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::{Attr, Change, Context, FileKind, Handle, NodeId, StatFs, TimeChange};
 
 impl Passthrough {
-    pub(super) fn attributes(&mut self, node: NodeId, handle: Option<Handle>) -> Result<Attr> {
+    pub(super) fn do_getattr(&mut self, node: NodeId, handle: Option<Handle>) -> Result<Attr> {
         let slot = self.nodes.slot(node)?;
         let open = handle.and_then(|handle| self.files.get(handle, slot).ok());
         let stat = match open {
@@ -24,7 +24,7 @@ impl Passthrough {
 
     /// Size first, as a new mode may take the right to write away; the owner before the mode, as a new owner clears
     /// set-ID bits; times last, as all the others change them.
-    pub(super) fn change(&mut self, node: NodeId, handle: Option<Handle>, change: &Change) -> Result<Attr> {
+    pub(super) fn do_setattr(&mut self, node: NodeId, handle: Option<Handle>, change: &Change) -> Result<Attr> {
         let slot = self.nodes.slot(node)?;
         let open = handle
             .and_then(|handle| self.files.get(handle, slot).ok())
@@ -95,7 +95,7 @@ impl Passthrough {
         }
     }
 
-    pub(super) fn space(&mut self, node: NodeId) -> Result<StatFs> {
+    pub(super) fn do_statfs(&mut self, node: NodeId) -> Result<StatFs> {
         let stat = rustix::fs::fstatvfs(self.fd(node)?)?;
         Ok(StatFs {
             blocks: stat.f_blocks,
@@ -109,7 +109,7 @@ impl Passthrough {
         })
     }
 
-    pub(super) fn may(&mut self, by: &Context, node: NodeId, mask: u32) -> Result<()> {
+    pub(super) fn do_access(&mut self, by: &Context, node: NodeId, mask: u32) -> Result<()> {
         let slot = self.nodes.slot(node)?;
         let attr = self.stat_at(slot)?.attr;
         if permits(&attr, by, mask) {

@@ -1,4 +1,4 @@
-//! [`Passthrough`] as a back-end.
+//! [`Passthrough`] as a back-end: what an operation does is the `do_` function of its name, in the module for its kind.
 
 use std::ffi::CStr;
 
@@ -25,7 +25,7 @@ impl FileSystem for Passthrough {
     }
 
     fn lookup(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
-        self.lookup_name(parent, name)
+        self.do_lookup(parent, name)
     }
 
     fn forget(&mut self, node: NodeId, count: u64) {
@@ -33,35 +33,35 @@ impl FileSystem for Passthrough {
     }
 
     fn getattr(&mut self, node: NodeId, handle: Option<Handle>) -> Result<Attr> {
-        self.attributes(node, handle)
+        self.do_getattr(node, handle)
     }
 
     fn setattr(&mut self, node: NodeId, handle: Option<Handle>, change: &Change) -> Result<Attr> {
-        self.change(node, handle, change)
+        self.do_setattr(node, handle, change)
     }
 
     fn readlink(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
-        self.link_text(node, target)
+        self.do_readlink(node, target)
     }
 
     fn symlink(&mut self, by: &Context, parent: NodeId, name: Name<'_>, target: &CStr) -> Result<Entry> {
-        self.make_link(by, parent, name, target)
+        self.do_symlink(by, parent, name, target)
     }
 
     fn mknod(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32, device: (u32, u32)) -> Result<Entry> {
-        self.make_node(by, parent, name, mode, device)
+        self.do_mknod(by, parent, name, mode, device)
     }
 
     fn mkdir(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
-        self.make_folder(by, parent, name, mode)
+        self.do_mkdir(by, parent, name, mode)
     }
 
     fn unlink(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.unlink_name(parent, name)
+        self.do_unlink(parent, name)
     }
 
     fn rmdir(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.rmdir_name(parent, name)
+        self.do_rmdir(parent, name)
     }
 
     fn rename(
@@ -72,15 +72,15 @@ impl FileSystem for Passthrough {
         new_name: Name<'_>,
         flags: u32,
     ) -> Result<()> {
-        self.rename_name(parent, name, new_parent, new_name, flags)
+        self.do_rename(parent, name, new_parent, new_name, flags)
     }
 
     fn link(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
-        self.link_node(node, new_parent, new_name)
+        self.do_link(node, new_parent, new_name)
     }
 
     fn open(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
-        self.open_node(node, flags, kill_suidgid)
+        self.do_open(node, flags, kill_suidgid)
     }
 
     fn create(
@@ -91,15 +91,15 @@ impl FileSystem for Passthrough {
         mode: u32,
         flags: u32,
     ) -> Result<(Entry, Opened)> {
-        self.create_file(by, parent, name, mode, flags)
+        self.do_create(by, parent, name, mode, flags)
     }
 
     fn tmpfile(&mut self, by: &Context, parent: NodeId, mode: u32, flags: u32) -> Result<(Entry, Opened)> {
-        self.create_unnamed(by, parent, mode, flags)
+        self.do_tmpfile(by, parent, mode, flags)
     }
 
     fn read(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
-        self.read_file(node, handle, offset, out)
+        self.do_read(node, handle, offset, out)
     }
 
     fn write(
@@ -110,11 +110,11 @@ impl FileSystem for Passthrough {
         data: &mut DataIn<'_>,
         flags: WriteFlags,
     ) -> Result<u32> {
-        self.write_file(node, handle, offset, data, flags)
+        self.do_write(node, handle, offset, data, flags)
     }
 
     fn statfs(&mut self, node: NodeId) -> Result<StatFs> {
-        self.space(node)
+        self.do_statfs(node)
     }
 
     fn release(&mut self, node: NodeId, handle: Handle, flock_owner: Option<u64>) {
@@ -125,23 +125,23 @@ impl FileSystem for Passthrough {
     }
 
     fn flush(&mut self, node: NodeId, _handle: Handle, lock_owner: u64) -> Result<()> {
-        self.unlock_owner(node, lock_owner)
+        self.do_flush(node, lock_owner)
     }
 
     fn fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
-        self.sync_file(node, handle, data_only)
+        self.do_fsync(node, handle, data_only)
     }
 
     fn opendir(&mut self, node: NodeId, _flags: u32) -> Result<Opened> {
-        self.open_folder(node)
+        self.do_opendir(node)
     }
 
     fn readdir(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
-        self.list(node, handle, offset, false, sink)
+        self.do_readdir(node, handle, offset, false, sink)
     }
 
     fn readdirplus(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
-        self.list(node, handle, offset, true, sink)
+        self.do_readdir(node, handle, offset, true, sink)
     }
 
     fn releasedir(&mut self, node: NodeId, handle: Handle) {
@@ -149,35 +149,35 @@ impl FileSystem for Passthrough {
     }
 
     fn fsyncdir(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
-        self.sync_file(node, handle, data_only)
+        self.do_fsync(node, handle, data_only)
     }
 
     fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
-        self.set_attribute(node, name, value, flags)
+        self.do_setxattr(node, name, value, flags)
     }
 
     fn getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
-        self.attribute(node, name, value)
+        self.do_getxattr(node, name, value)
     }
 
     fn listxattr(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
-        self.attribute_names(node, names)
+        self.do_listxattr(node, names)
     }
 
     fn removexattr(&mut self, node: NodeId, name: &CStr) -> Result<()> {
-        self.remove_attribute(node, name)
+        self.do_removexattr(node, name)
     }
 
     fn access(&mut self, by: &Context, node: NodeId, mask: u32) -> Result<()> {
-        self.may(by, node, mask)
+        self.do_access(by, node, mask)
     }
 
     fn getlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange) -> Result<LockRange> {
-        self.lock_in_the_way(node, handle, owner, wanted)
+        self.do_getlk(node, handle, owner, wanted)
     }
 
     fn setlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange, flock: bool) -> Result<()> {
-        self.lock(node, handle, owner, wanted, flock)
+        self.do_setlk(node, handle, owner, wanted, flock)
     }
 
     fn fallocate(
@@ -189,11 +189,11 @@ impl FileSystem for Passthrough {
         offset: u64,
         length: u64,
     ) -> Result<()> {
-        self.reserve(by, node, handle, mode, offset, length)
+        self.do_fallocate(by, node, handle, mode, offset, length)
     }
 
     fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
-        self.seek(node, handle, offset, whence)
+        self.do_lseek(node, handle, offset, whence)
     }
 
     fn copy_file_range(
@@ -203,10 +203,10 @@ impl FileSystem for Passthrough {
         to: (NodeId, Handle, u64),
         length: u64,
     ) -> Result<u32> {
-        self.copy(by, from, to, length)
+        self.do_copy_file_range(by, from, to, length)
     }
 
     fn syncfs(&mut self, node: NodeId) -> Result<Completion> {
-        self.sync_all(node)
+        self.do_syncfs(node)
     }
 }

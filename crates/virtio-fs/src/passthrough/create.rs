@@ -47,7 +47,7 @@ impl Special<'_> {
 
 impl Passthrough {
     /// Makes a file and opens it.
-    pub(super) fn create_file(
+    pub(super) fn do_create(
         &mut self,
         by: &Context,
         parent: NodeId,
@@ -56,14 +56,12 @@ impl Passthrough {
         flags: u32,
     ) -> Result<(Entry, Opened)> {
         self.refuse_if_full()?;
-        let folder_slot = self.nodes.slot(parent)?;
-        let folder = self.fd_at(folder_slot)?;
-        self.changes(folder_slot);
+        let (folder_slot, folder) = self.folder_to_change(parent)?;
         let (fd, stat) = self.make_file(by, &folder, name, mode, flags)?;
         self.enter(&stat, Some((folder_slot, name.to_bytes())), fd, flags)
     }
 
-    pub(super) fn create_unnamed(
+    pub(super) fn do_tmpfile(
         &mut self,
         by: &Context,
         parent: NodeId,
@@ -72,9 +70,7 @@ impl Passthrough {
     ) -> Result<(Entry, Opened)> {
         self.refuse_if_full()?;
         self.refuse_if_nodes_full()?;
-        let folder_slot = self.nodes.slot(parent)?;
-        let folder = self.fd_at(folder_slot)?;
-        self.changes(folder_slot);
+        let (_, folder) = self.folder_to_change(parent)?;
         let owner = self.owner(by, &folder)?;
         let host_flags = self.data_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
         let first = first_mode(owner, mode);
@@ -124,15 +120,15 @@ impl Passthrough {
         }
     }
 
-    pub(super) fn make_link(&mut self, by: &Context, parent: NodeId, name: Name<'_>, target: &CStr) -> Result<Entry> {
+    pub(super) fn do_symlink(&mut self, by: &Context, parent: NodeId, name: Name<'_>, target: &CStr) -> Result<Entry> {
         self.make(by, parent, name, 0o777, &Special::Link(target))
     }
 
-    pub(super) fn make_folder(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
+    pub(super) fn do_mkdir(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
         self.make(by, parent, name, mode, &Special::Folder)
     }
 
-    pub(super) fn make_node(
+    pub(super) fn do_mknod(
         &mut self,
         by: &Context,
         parent: NodeId,
@@ -142,9 +138,7 @@ impl Passthrough {
     ) -> Result<Entry> {
         let kind = match FileKind::from_mode(mode).unwrap_or(FileKind::Regular) {
             FileKind::Regular => {
-                let folder_slot = self.nodes.slot(parent)?;
-                let folder = self.fd_at(folder_slot)?;
-                self.changes(folder_slot);
+                let (folder_slot, folder) = self.folder_to_change(parent)?;
                 let (_, stat) = self.make_file(by, &folder, name, mode & 0o7777, libc::O_WRONLY.cast_unsigned())?;
                 return self.entry(&stat, Some((folder_slot, name.to_bytes())));
             }
@@ -160,9 +154,7 @@ impl Passthrough {
 
     fn make(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32, what: &Special<'_>) -> Result<Entry> {
         self.refuse_if_nodes_full()?;
-        let folder_slot = self.nodes.slot(parent)?;
-        let folder = self.fd_at(folder_slot)?;
-        self.changes(folder_slot);
+        let (folder_slot, folder) = self.folder_to_change(parent)?;
         let owner = self.owner(by, &folder)?;
         let first = first_mode(owner, mode);
         let (c_name, removal) = (name.as_c_str(), removal_flags(what));
@@ -239,6 +231,14 @@ impl Passthrough {
             Err(Errno::EPERM | Errno::EINVAL | Errno::EOVERFLOW | Errno::EOPNOTSUPP) => Ok(false),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// A folder in which a name is to come or go, and its descriptor.
+    pub(super) fn folder_to_change(&mut self, folder: NodeId) -> Result<(Slot, Arc<OwnedFd>)> {
+        let slot = self.nodes.slot(folder)?;
+        let fd = self.fd_at(slot)?;
+        self.changes(slot);
+        Ok((slot, fd))
     }
 
     pub(super) fn chmod(&self, fd: &OwnedFd, mode: u32) -> Result<()> {

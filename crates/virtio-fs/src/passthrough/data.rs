@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuse_wire::{InitFlags, OpenOutFlags, WriteFlags};
+use fuse_wire::{InitFlags, WriteFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::caching::Opening;
@@ -50,7 +50,7 @@ impl Passthrough {
         flags
     }
 
-    pub(super) fn open_node(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
+    pub(super) fn do_open(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
         self.refuse_if_full()?;
         let slot = self.nodes.slot(node)?;
         match self.kind(slot)? {
@@ -125,7 +125,7 @@ impl Passthrough {
         Ok(Opened { handle, flags })
     }
 
-    pub(super) fn open_folder(&mut self, node: NodeId) -> Result<Opened> {
+    pub(super) fn do_opendir(&mut self, node: NodeId) -> Result<Opened> {
         self.refuse_if_full()?;
         let slot = self.nodes.slot(node)?;
         let path_fd = self.fd_at(slot)?;
@@ -139,7 +139,7 @@ impl Passthrough {
         let handle = self.files.add(&mut self.nodes, slot, folder, flags, false)?;
         Ok(Opened {
             handle,
-            flags: self.config.folder_flags() | OpenOutFlags::empty(),
+            flags: self.config.folder_flags(),
         })
     }
 
@@ -160,7 +160,7 @@ impl Passthrough {
         Ok(&self.files.get(handle, slot)?.fd)
     }
 
-    pub(super) fn read_file(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
+    pub(super) fn do_read(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
         let slot = self.nodes.slot(node)?;
         let (major, minor) = self.nodes.get(slot)?.key.device;
         out.put_source(Source {
@@ -170,7 +170,7 @@ impl Passthrough {
         })
     }
 
-    pub(super) fn write_file(
+    pub(super) fn do_write(
         &mut self,
         node: NodeId,
         handle: Handle,
@@ -202,7 +202,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn sync_file(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
+    pub(super) fn do_fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {
         let file = Arc::clone(self.file(node, handle)?);
         Ok(Completion::Later(Job::new(move || {
             let synced = if data_only {
@@ -214,7 +214,7 @@ impl Passthrough {
         })))
     }
 
-    pub(super) fn reserve(
+    pub(super) fn do_fallocate(
         &mut self,
         by: &Context,
         node: NodeId,
@@ -234,7 +234,7 @@ impl Passthrough {
     }
 
     /// The guest's kernel asks without writing back first what it holds, and where that is the host still has a hole.
-    pub(super) fn seek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
+    pub(super) fn do_lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
         if self.config.cache == CachePolicy::Always && !self.config.read_only {
             return Err(Errno::ENOSYS);
         }
@@ -254,7 +254,7 @@ impl Passthrough {
         Ok(rustix::fs::seek(file, whence)?)
     }
 
-    pub(super) fn copy(
+    pub(super) fn do_copy_file_range(
         &mut self,
         by: &Context,
         from: (NodeId, Handle, u64),

@@ -7,7 +7,7 @@ use fuse_wire::Name;
 use rustix::fs::SeekFrom;
 
 use super::Passthrough;
-use super::nodes::Node;
+use super::nodes::{Node, Slot};
 use crate::errno::{Errno, Result};
 use crate::{DirEntry, DirSink, FileKind, Handle, NodeId, sys};
 
@@ -66,7 +66,7 @@ impl ListBuffer {
 }
 
 impl Passthrough {
-    pub(super) fn list(
+    pub(super) fn do_readdir(
         &mut self,
         node: NodeId,
         handle: Handle,
@@ -80,7 +80,7 @@ impl Passthrough {
         }
         self.files.get(handle, slot)?;
         let mut list = std::mem::take(&mut self.list);
-        let listed = self.list_from(node, handle, offset, plus, sink, &mut list);
+        let listed = self.list_from(slot, handle, offset, plus, sink, &mut list);
         if listed.is_err() {
             list.owner = None;
         }
@@ -90,7 +90,7 @@ impl Passthrough {
 
     fn list_from(
         &mut self,
-        node: NodeId,
+        slot: Slot,
         handle: Handle,
         offset: u64,
         plus: bool,
@@ -99,19 +99,19 @@ impl Passthrough {
     ) -> Result<()> {
         // From the start on, a listing shows what is there now.
         if offset == 0 || list.owner != Some((handle, offset)) {
-            self.fill(node, handle, offset, list)?;
+            self.fill(slot, handle, offset, list)?;
         }
         loop {
             let Some(entry) = list.entry() else {
                 let at = list.owner.map_or(offset, |(_, at)| at);
-                self.fill(node, handle, at, list)?;
+                self.fill(slot, handle, at, list)?;
                 if list.bytes.is_empty() {
                     return Ok(());
                 }
                 continue;
             };
             let (next, len) = (entry.offset, entry.len);
-            if !self.push(node, &entry, plus, sink)? {
+            if !self.push(slot, &entry, plus, sink)? {
                 return Ok(());
             }
             list.at += len;
@@ -120,8 +120,7 @@ impl Passthrough {
     }
 
     /// Gets entries from `offset` on.
-    fn fill(&mut self, node: NodeId, handle: Handle, offset: u64, list: &mut ListBuffer) -> Result<()> {
-        let slot = self.nodes.slot(node)?;
+    fn fill(&mut self, slot: Slot, handle: Handle, offset: u64, list: &mut ListBuffer) -> Result<()> {
         let file = self.files.get_mut(handle, slot)?;
         if file.position != offset || (offset == 0 && file.listed) {
             rustix::fs::seek(&file.fd, SeekFrom::Start(offset))?;
@@ -138,18 +137,18 @@ impl Passthrough {
     }
 
     /// False when the entry does not fit.
-    fn push(&mut self, node: NodeId, entry: &HostEntry<'_>, plus: bool, sink: &mut dyn DirSink) -> Result<bool> {
+    fn push(&mut self, slot: Slot, entry: &HostEntry<'_>, plus: bool, sink: &mut dyn DirSink) -> Result<bool> {
         let name = entry.name.to_bytes();
         if !sink.fits(name.len()) {
             // The sink is told all the same: it has to know that there is more.
-            let folder = self.nodes.get(self.nodes.slot(node)?)?;
+            let folder = self.nodes.get(slot)?;
             return Ok(sink.push(&self.dirent(folder, entry), None));
         }
         let found = match Name::new(entry.name) {
-            Ok(name) if plus => self.found(node, name),
+            Ok(name) if plus => self.found(slot, name),
             _ => None,
         };
-        let folder = self.nodes.get(self.nodes.slot(node)?)?;
+        let folder = self.nodes.get(slot)?;
         let mut dirent = self.dirent(folder, entry);
         if let Some(found) = &found {
             dirent.ino = found.attr.ino;
@@ -162,8 +161,7 @@ impl Passthrough {
     }
 
     /// What is behind a listed name, if it is still there and there is room for it: the guest can look it up later.
-    fn found(&mut self, node: NodeId, name: Name<'_>) -> Option<crate::Entry> {
-        let slot = self.nodes.slot(node).ok()?;
+    fn found(&mut self, slot: Slot, name: Name<'_>) -> Option<crate::Entry> {
         let folder = self.fd_at(slot).ok()?;
         let stat = self.look(slot, &folder, name).ok()?;
         self.entry(&stat, Some((slot, name.to_bytes()))).ok()

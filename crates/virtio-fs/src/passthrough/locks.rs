@@ -57,7 +57,7 @@ impl Passthrough {
         Ok(slot)
     }
 
-    pub(super) fn lock_in_the_way(
+    pub(super) fn do_getlk(
         &mut self,
         node: NodeId,
         handle: Handle,
@@ -72,7 +72,7 @@ impl Passthrough {
         Ok(lock_range(&found))
     }
 
-    pub(super) fn lock(
+    pub(super) fn do_setlk(
         &mut self,
         node: NodeId,
         handle: Handle,
@@ -115,7 +115,7 @@ impl Passthrough {
     }
 
     /// Drops all locks of an owner on a file.
-    pub(super) fn unlock_owner(&mut self, node: NodeId, owner: u64) -> Result<()> {
+    pub(super) fn do_flush(&mut self, node: NodeId, owner: u64) -> Result<()> {
         if self.config.locks == LockPolicy::Guest {
             // The guest's kernel then does not tell us again.
             return Err(Errno::ENOSYS);

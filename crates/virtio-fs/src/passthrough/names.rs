@@ -13,7 +13,7 @@ use crate::sys::DescriptorPath;
 use crate::{Attr, Entry, FileKind, NodeId};
 
 impl Passthrough {
-    pub(super) fn lookup_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
+    pub(super) fn do_lookup(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry> {
         let folder_slot = self.nodes.slot(parent)?;
         let folder = self.fd_at(folder_slot)?;
         let stat = self.look(folder_slot, &folder, name)?;
@@ -58,19 +58,16 @@ impl Passthrough {
         ino ^ (device.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000)
     }
 
-    pub(super) fn unlink_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        let folder_slot = self.nodes.slot(parent)?;
-        self.remove_name(folder_slot, name, AtFlags::empty())
+    pub(super) fn do_unlink(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove_name(parent, name, AtFlags::empty())
     }
 
-    pub(super) fn rmdir_name(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        let folder_slot = self.nodes.slot(parent)?;
-        self.remove_name(folder_slot, name, AtFlags::REMOVEDIR)
+    pub(super) fn do_rmdir(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
+        self.remove_name(parent, name, AtFlags::REMOVEDIR)
     }
 
-    fn remove_name(&mut self, folder_slot: Slot, name: Name<'_>, flags: AtFlags) -> Result<()> {
-        let folder = self.fd_at(folder_slot)?;
-        self.changes(folder_slot);
+    fn remove_name(&mut self, parent: NodeId, name: Name<'_>, flags: AtFlags) -> Result<()> {
+        let (folder_slot, folder) = self.folder_to_change(parent)?;
         let kept = self.keep_named(folder_slot, name.to_bytes());
         if let Err(error) = rustix::fs::unlinkat(&folder, name.as_c_str(), flags) {
             self.give_back(&kept);
@@ -81,7 +78,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn rename_name(
+    pub(super) fn do_rename(
         &mut self,
         parent: NodeId,
         name: Name<'_>,
@@ -110,7 +107,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn link_node(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
+    pub(super) fn do_link(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
         let folder_slot = self.nodes.slot(new_parent)?;
         let slot = self.nodes.slot(node)?;
         let fd = self.fd_at(slot)?;
@@ -132,7 +129,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn link_text(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn do_readlink(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
         let slot = self.nodes.slot(node)?;
         if self.kind(slot)? != FileKind::Symlink {
             return Err(Errno::EINVAL);

@@ -110,7 +110,7 @@ impl Passthrough {
         }
     }
 
-    pub(super) fn sync_all(&mut self, node: NodeId) -> Result<Completion> {
+    pub(super) fn do_syncfs(&mut self, node: NodeId) -> Result<Completion> {
         let all = self.files_to_sync(node)?;
         Ok(Completion::Later(Job::new(move || all.sync())))
     }

@@ -37,7 +37,7 @@ impl Passthrough {
         }
     }
 
-    pub(super) fn set_attribute(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
+    pub(super) fn do_setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
         self.check(name)?;
         let slot = self.nodes.slot(node)?;
         let fd = self.fd_at(slot)?;
@@ -51,7 +51,7 @@ impl Passthrough {
         )?)
     }
 
-    pub(super) fn attribute(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn do_getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
         self.check(name)?;
         let slot = self.nodes.slot(node)?;
         if !matches!(self.kind(slot)?, FileKind::Regular | FileKind::Directory) {
@@ -70,7 +70,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn attribute_names(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn do_listxattr(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
         if !self.config.xattr {
             return Err(Errno::ENOSYS);
         }
@@ -91,7 +91,7 @@ impl Passthrough {
         Ok(())
     }
 
-    pub(super) fn remove_attribute(&mut self, node: NodeId, name: &CStr) -> Result<()> {
+    pub(super) fn do_removexattr(&mut self, node: NodeId, name: &CStr) -> Result<()> {
         self.check(name)?;
         let slot = self.nodes.slot(node)?;
         let fd = self.fd_at(slot)?;

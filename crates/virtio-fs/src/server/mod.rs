@@ -11,6 +11,7 @@ use fuse_wire::{
 use virtio_ring::RingError;
 use zerocopy::FromBytes;
 
+pub(crate) use self::policy::opens_for_change;
 use self::reply::{ReplyBuffer, send_header};
 use crate::errno::{Errno, Result};
 use crate::{Completion, Context, DataIn, DataOut, Exchange, Fault, FileSystem, Job, NodeId, Options};

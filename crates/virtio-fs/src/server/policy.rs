@@ -58,7 +58,8 @@ pub(super) fn mutates(request: &Request<'_>) -> bool {
     }
 }
 
-fn opens_for_change(flags: u32) -> bool {
+/// Whether a file is opened with these flags to be changed.
+pub(crate) fn opens_for_change(flags: u32) -> bool {
     let flags = flags.cast_signed();
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_TRUNC | libc::O_CREAT) != 0
 }
