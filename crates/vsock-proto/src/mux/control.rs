@@ -11,7 +11,7 @@ use crate::ids::{Key, ProxyId};
 use crate::policy::{Operation, Question, Verdict};
 use crate::wire::{Family, NameError, Request, SocketKind, SocketName, UnixName, port};
 
-/// The host's own bound on an accept queue.
+/// The host's own bound on an accept queue: Linux's default `net.core.somaxconn` since 5.4.
 const SOMAXCONN: u16 = 4096;
 
 impl Muxer {
@@ -185,8 +185,8 @@ impl Muxer {
         }
         let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
         if let State::Datagram(datagram) = &mut proxy.state {
-            datagram.connect = Some(ticket);
-            datagram.connecting_to = Some(asked);
+            datagram.connect_ticket = Some(ticket);
+            datagram.pending_peer = Some(asked);
             self.actions.push_back(Action::ConnectDatagram { id, to });
         } else {
             proxy.state = State::Connecting(Waiter::Control(ticket));
@@ -279,8 +279,8 @@ impl Muxer {
             backlog: limit,
             guest_name: at,
             host_name: None,
-            listen: Some(ticket),
-            accept: None,
+            listen_ticket: Some(ticket),
+            accept_ticket: None,
             awaiting: 0,
             unannounced: VecDeque::new(),
             paused: false,
@@ -320,7 +320,7 @@ impl Muxer {
         if nonblocking {
             return Err(Errno::EAGAIN);
         }
-        if let Some(older) = listener.accept.replace(ticket) {
+        if let Some(older) = listener.accept_ticket.replace(ticket) {
             self.replies.cancel(older);
         }
         Ok(())

@@ -44,13 +44,13 @@ impl Muxer {
         let Some(State::Datagram(datagram)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
             return;
         };
-        let waiter = datagram.connect.take();
-        let asked = datagram.connecting_to.take();
+        let waiter = datagram.connect_ticket.take();
+        let asked = datagram.pending_peer.take();
         let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
         if let Ok(peer) = result {
             datagram.open = true;
-            datagram.connected = Some(peer);
-            datagram.connected_to = asked.or(datagram.connected_to.take());
+            datagram.host_peer = Some(peer);
+            datagram.guest_peer = asked.or(datagram.guest_peer.take());
         }
         if let Some(ticket) = waiter {
             self.replies.answer(ticket, Reply::Result(code));
@@ -75,13 +75,13 @@ impl Muxer {
         let State::Listening(listener) = &mut proxy.state else {
             return;
         };
-        let ticket = listener.listen.take();
+        let ticket = listener.listen_ticket.take();
         let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
         match result {
             Ok(name) => listener.host_name = Some(name),
             Err(_) => {
                 self.stats.listeners_refused.count();
-                let accept = listener.accept.take();
+                let accept = listener.accept_ticket.take();
                 proxy.state = State::Idle;
                 self.listeners = self.listeners.saturating_sub(1);
                 // Of a listener that was restored and could not be.
@@ -170,7 +170,7 @@ impl Muxer {
     /// Where the next datagram of a socket goes.
     pub fn destination(&self, id: ProxyId) -> Option<&SocketName> {
         match &self.table.get(id)?.state {
-            State::Datagram(datagram) => datagram.destination.as_ref(),
+            State::Datagram(datagram) => datagram.host_destination.as_ref(),
             _ => None,
         }
     }

@@ -40,9 +40,11 @@ use transmit::StrayReset;
 use unanswered::Unanswered;
 use windows::Windows;
 
-/// Of refused PROXY_CREATEs, so many are remembered with the reason; of connections that ended, so many with the name
-/// of their peer.
+/// Refused PROXY_CREATEs that are remembered, with the reason.
 const MAX_TOMBSTONES: usize = 64;
+
+/// Accepted connections that are remembered when they have ended, with the name of their peer.
+const MAX_DEPARTED: usize = 64;
 
 /// What the caller is to do with host sockets. In order, after each input and before the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +140,7 @@ pub struct Muxer {
     unanswered: Unanswered,
     time_sync: Option<u64>,
     actions: VecDeque<Action>,
+    /// Refused PROXY_CREATEs: the next request of each is told why.
     tombstones: VecDeque<(Key, Errno)>,
     /// Accepted connections that have ended. The guest's kernel may have them in its queue still, and its `accept(2)`
     /// fails if nobody tells it who they came from.
@@ -263,7 +266,7 @@ impl Muxer {
             _ => {}
         }
         if let Some(peer) = &proxy.peer {
-            if self.departed.len() >= MAX_TOMBSTONES {
+            if self.departed.len() >= MAX_DEPARTED {
                 self.departed.pop_front();
             }
             self.departed.push_back((proxy.key, peer.clone()));
@@ -352,7 +355,7 @@ impl Muxer {
         let Some(proxy) = self.table.get(id) else { return };
         let ticket = match &proxy.state {
             State::Connecting(Waiter::Control(ticket)) => Some(*ticket),
-            State::Datagram(datagram) => datagram.connect,
+            State::Datagram(datagram) => datagram.connect_ticket,
             _ => None,
         };
         match (ticket, why) {
@@ -376,7 +379,7 @@ impl Muxer {
         let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
             return;
         };
-        let (accept, unannounced) = (listener.accept.take(), std::mem::take(&mut listener.unannounced));
+        let (accept, unannounced) = (listener.accept_ticket.take(), std::mem::take(&mut listener.unannounced));
         if let Some(ticket) = accept {
             self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
         }
@@ -412,7 +415,7 @@ impl Muxer {
             return;
         };
         if !state.unannounced.is_empty()
-            && let Some(ticket) = state.accept.take()
+            && let Some(ticket) = state.accept_ticket.take()
             && self.replies.is_open(ticket)
             && let Some(inbound) = state.unannounced.pop_front()
         {

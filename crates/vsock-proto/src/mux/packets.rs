@@ -300,8 +300,8 @@ impl Muxer {
 
     fn datagram_of(&mut self, id: ProxyId, len: u32, addressed: bool) -> Received {
         let ready = match self.table.get(id).map(|proxy| &proxy.state) {
-            Some(State::Datagram(datagram)) if addressed => datagram.open && datagram.destination.is_some(),
-            Some(State::Datagram(datagram)) => datagram.connected.is_some(),
+            Some(State::Datagram(datagram)) if addressed => datagram.open && datagram.host_destination.is_some(),
+            Some(State::Datagram(datagram)) => datagram.host_peer.is_some(),
             _ => false,
         };
         if !ready {

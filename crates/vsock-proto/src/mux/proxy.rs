@@ -90,9 +90,9 @@ pub(crate) struct Listener {
     /// Where the host listens, when it does.
     pub(crate) host_name: Option<SocketName>,
     /// LISTEN to be answered.
-    pub(crate) listen: Option<Ticket>,
+    pub(crate) listen_ticket: Option<Ticket>,
     /// ACCEPT to be answered.
-    pub(crate) accept: Option<Ticket>,
+    pub(crate) accept_ticket: Option<Ticket>,
     /// Connections whose RESPONSE has not come.
     pub(crate) awaiting: usize,
     /// Connections that are complete and not announced. They stay here when they end: they are in the guest's queue.
@@ -111,37 +111,39 @@ impl Listener {
 pub(crate) struct Datagram {
     /// There is a host socket.
     pub(crate) open: bool,
-    /// Whom the host's socket is connected to, as its kernel says. What came before is still in the socket.
-    pub(crate) connected: Option<SocketName>,
     /// CONNECT to be answered.
-    pub(crate) connect: Option<Ticket>,
-    /// What that CONNECT names, and what the socket is connected to, both as the guest said it.
-    pub(crate) connecting_to: Option<SocketName>,
-    pub(crate) connected_to: Option<SocketName>,
-    /// Where the next datagram goes, as the guest said it, and after the policy.
-    pub(crate) asked: Option<SocketName>,
-    pub(crate) destination: Option<SocketName>,
+    pub(crate) connect_ticket: Option<Ticket>,
+    /// What the last CONNECT named, until the host has decided.
+    pub(crate) pending_peer: Option<SocketName>,
+    /// Whom the socket is connected to, as the guest said it.
+    pub(crate) guest_peer: Option<SocketName>,
+    /// Whom the host's socket is connected to, as its kernel says. What came before is still in the socket.
+    pub(crate) host_peer: Option<SocketName>,
+    /// Where the next datagram goes, as the guest said it.
+    pub(crate) guest_destination: Option<SocketName>,
+    /// Where the host sends the next datagram: the same after the policy.
+    pub(crate) host_destination: Option<SocketName>,
     /// Whom the guest wrote to, latest last.
     peers: VecDeque<SocketName>,
 }
 
 impl Datagram {
-    pub(crate) fn send_to(&mut self, asked: SocketName, name: SocketName) {
-        self.asked = Some(asked);
-        self.peers.retain(|peer| *peer != name);
+    pub(crate) fn send_to(&mut self, asked: SocketName, to: SocketName) {
+        self.guest_destination = Some(asked);
+        self.peers.retain(|peer| *peer != to);
         if self.peers.len() >= MAX_PEERS {
             self.peers.pop_front();
         }
-        self.peers.push_back(name.clone());
-        self.destination = Some(name);
+        self.peers.push_back(to.clone());
+        self.host_destination = Some(to);
     }
 
     /// What follows must not go where the one before went.
     pub(crate) fn send_nowhere(&mut self) {
-        (self.asked, self.destination) = (None, None);
+        (self.guest_destination, self.host_destination) = (None, None);
     }
 
     pub(crate) fn knows(&self, from: Option<&SocketName>) -> bool {
-        from.is_some_and(|name| self.connected.as_ref() == Some(name) || self.peers.contains(name))
+        from.is_some_and(|name| self.host_peer.as_ref() == Some(name) || self.peers.contains(name))
     }
 }

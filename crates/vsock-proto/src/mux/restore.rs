@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::control::{tsi_key, usable_destination};
 use super::proxy::{Datagram, Listener, Origin, State};
 use super::replies::Announced;
-use super::{Action, MAX_TOMBSTONES, Muxer, unanswered};
+use super::{Action, MAX_DEPARTED, Muxer, unanswered};
 use crate::ids::{Key, ProxyId};
 use crate::policy::Operation;
 use crate::state::{DatagramState, ListenerState, MuxerState, ReplyState, RestoreError};
@@ -54,7 +54,7 @@ impl Muxer {
             ("listeners", state.listeners.len(), limits.listeners),
             // One of the answers may have found no buffer.
             ("requests", state.replies.len() + accepts.count(), limits.requests + 1),
-            ("names of peers", state.peers.len(), MAX_TOMBSTONES),
+            ("names of peers", state.peers.len(), MAX_DEPARTED),
             (
                 "connections of one listener",
                 unannounced.max().unwrap_or(0),
@@ -180,8 +180,8 @@ impl Muxer {
         if let (Some(asked), Some(to)) = (saved.destination.clone(), places.addressed) {
             datagram.send_to(asked, to);
         }
-        datagram.connecting_to.clone_from(&saved.connected);
-        let wants_socket = datagram.destination.is_some();
+        datagram.pending_peer.clone_from(&saved.connected);
+        let wants_socket = datagram.host_destination.is_some();
         let state = State::Datagram(Box::new(datagram));
         let Some(id) = self.insert_tsi(saved.port, SocketKind::Datagram, saved.family, state) else {
             return;
@@ -196,15 +196,15 @@ impl Muxer {
 
     fn restore_listener(&mut self, saved: &ListenerState, at: SocketName) {
         let backlog = saved.backlog.max(1);
-        let accept = saved.accept_reply_port;
-        let accept = accept.map(|reply_port| self.replies.reserve(reply_port, port::ACCEPT));
+        let waiting = saved.accept_reply_port;
+        let accept_ticket = waiting.map(|reply_port| self.replies.reserve(reply_port, port::ACCEPT));
         let listener = Listener {
             vm_port: saved.vm_port,
             backlog: usize::from(backlog).min(self.config.limits.backlog).max(1),
             guest_name: saved.name.clone(),
             host_name: None,
-            listen: None,
-            accept,
+            listen_ticket: None,
+            accept_ticket,
             awaiting: 0,
             unannounced: VecDeque::from(vec![ProxyId::NOBODY; usize::from(saved.unannounced)]),
             paused: false,

@@ -1,7 +1,7 @@
 //! Taking the state of a muxer; nothing changes by it (TSI specification, 14).
 
 use super::proxy::{Datagram, Listener, Origin, Proxy, State};
-use super::{MAX_TOMBSTONES, Muxer, Ticket};
+use super::{MAX_DEPARTED, Muxer, Ticket};
 use crate::state::{DatagramState, ListenerState, MuxerState, PeerState, SocketState};
 use crate::wire::Family;
 
@@ -23,7 +23,7 @@ impl Muxer {
         for proxy in self.table.ids().into_iter().filter_map(|id| self.table.get(id)) {
             self.save_proxy(proxy, &mut state);
         }
-        let forgotten = state.peers.len().saturating_sub(MAX_TOMBSTONES);
+        let forgotten = state.peers.len().saturating_sub(MAX_DEPARTED);
         state.peers.drain(..forgotten);
         let accepts = state.listeners.iter().filter_map(|listener| listener.accept_reply_port);
         let port_of = |id| Some(self.table.get(id)?.key.guest_port);
@@ -59,7 +59,7 @@ impl Muxer {
             name: listener.guest_name.clone(),
             backlog: u16::try_from(listener.backlog).unwrap_or(u16::MAX),
             unannounced: u16::try_from(listener.unannounced.len()).unwrap_or(u16::MAX),
-            accept_reply_port: listener.accept.filter(waits).map(|ticket| ticket.reply_port),
+            accept_reply_port: listener.accept_ticket.filter(waits).map(|ticket| ticket.reply_port),
         }
     }
 }
@@ -68,7 +68,7 @@ fn save_datagram(port: u32, family: Family, datagram: &Datagram) -> DatagramStat
     DatagramState {
         port,
         family,
-        connected: datagram.connected_to.clone().filter(|_| datagram.connected.is_some()),
-        destination: datagram.asked.clone(),
+        connected: datagram.guest_peer.clone().filter(|_| datagram.host_peer.is_some()),
+        destination: datagram.guest_destination.clone(),
     }
 }
