@@ -53,7 +53,8 @@ pub struct Key {
     pub host_port: u32,
 }
 
-/// A handle on one proxy; never valid again for another one (the slot's generation is part of it).
+/// A handle on one proxy. It names no other one until its slot has been used 65536 times more: the slot's generation, a
+/// number of 16 bits, is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyId(u32);
 

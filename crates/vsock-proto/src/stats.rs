@@ -13,7 +13,7 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds `n`. Not a locked instruction: only one thread may.
+    /// Adds `n` with a plain load and store, so only one thread may call it.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use super::proxy::State;
 use super::{Muxer, Turn};
 use crate::ids::{Cid, Key, ProxyId};
-use crate::wire::{Family, Header, Op, PacketType, Reply, Shutdown, SocketKind, SocketName, port};
+use crate::wire::{Family, Header, Op, PacketType, Reply, Shutdown, SocketName, port};
 
 /// How much one turn of a stream may give the guest.
 struct Quantum {
@@ -320,12 +320,5 @@ impl Muxer {
             len,
             ..self.header(port, guest_port, PacketType::Datagram, Op::Rw)
         }
-    }
-
-    /// Whether a proxy is a datagram socket.
-    pub fn is_datagram(&self, id: ProxyId) -> bool {
-        self.table
-            .get(id)
-            .is_some_and(|proxy| proxy.kind == SocketKind::Datagram)
     }
 }

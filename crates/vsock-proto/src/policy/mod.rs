@@ -18,7 +18,7 @@
 
 mod rule;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 pub use rule::{Rule, RuleError};
 
@@ -71,7 +71,7 @@ impl Policy {
         self
     }
 
-    /// Whether a guest may reach `to`. An IPv4 address in IPv6 clothes is judged as what it is.
+    /// Whether a guest may reach `to`. An IPv4-mapped IPv6 address (RFC 4291) is judged as the IPv4 one.
     pub fn allows(&self, to: SocketAddr) -> bool {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         let any = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(to));
@@ -103,7 +103,7 @@ pub struct Question<'a> {
     pub operation: Operation,
     /// With which kind of socket.
     pub kind: SocketKind,
-    /// The name; IPv4 in IPv6 collapsed to IPv4.
+    /// The name; the IPv4 address for an IPv4-mapped IPv6 one.
     pub name: &'a SocketName,
 }
 
@@ -136,13 +136,9 @@ impl Policy {
 
 pub(crate) fn canonical(name: &SocketName) -> SocketName {
     match name {
-        SocketName::Inet(addr) => SocketName::Inet(SocketAddr::new(canonical_ip(addr.ip()), addr.port())),
+        SocketName::Inet(addr) => SocketName::Inet(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
         SocketName::Unix(_) => name.clone(),
     }
-}
-
-fn canonical_ip(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }
 
 #[cfg(test)]
@@ -157,6 +153,19 @@ mod tests {
     #[test]
     fn built_in_rules_all_parse() {
         assert_eq!(Policy::default().built_in.len(), BUILT_IN_DENIES.len());
+    }
+
+    #[test]
+    fn denied_destination_is_refused_with_eacces_or_what_the_policy_says() {
+        let loopback = SocketName::Inet("127.0.0.1:80".parse().unwrap());
+        let question = Question {
+            operation: Operation::Connect,
+            kind: SocketKind::Stream,
+            name: &loopback,
+        };
+        assert_eq!(Policy::default().judge(&question), Verdict::Deny(Errno::EACCES));
+        let other = Policy::default().with_refusal(Errno::ENETUNREACH);
+        assert_eq!(other.judge(&question), Verdict::Deny(Errno::ENETUNREACH));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// A set of internet destinations: `10.0.0.0/8`, `192.0.2.1`, `192.0.2.1:80`, `10.0.0.0/8:8000-8999`, `::1`,
 /// `2001:db8::/32`, `[::1]:80`, `[2001:db8::/32]:443`.
 ///
-/// Bits of an address beyond its prefix are ignored. An IPv4 address in IPv6 clothes means the IPv4 address.
+/// Bits of an address beyond its prefix are ignored. An IPv4-mapped IPv6 address (RFC 4291) means the IPv4 one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     network: IpAddr,
@@ -37,7 +37,7 @@ pub enum RuleError {
 }
 
 impl Rule {
-    /// Whether `to` is in the set. IPv4 in IPv6 clothes is not recognised here: see
+    /// Whether `to` is in the set. An IPv4-mapped IPv6 address is not recognised here: see
     /// [`Policy::allows`](super::Policy::allows).
     pub fn matches(&self, to: SocketAddr) -> bool {
         self.ports.contains(&to.port()) && masked(to.ip(), self.prefix) == self.network
