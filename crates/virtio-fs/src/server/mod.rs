@@ -1,20 +1,22 @@
 //! One FUSE message in, one reply out.
 
+mod attributes;
 mod dispatch;
+mod files;
+mod folders;
 mod listing;
+mod names;
 mod policy;
 mod reply;
 
-use fuse_wire::{
-    HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, WriteFlags, WriteIn, negotiate,
-};
+use fuse_wire::{HeaderIn, HeaderOut, InitFlags, InitIn, InitReply, Offer, Request, RequestError, negotiate};
 use virtio_ring::RingError;
 use zerocopy::FromBytes;
 
 pub(crate) use self::policy::opens_for_change;
 use self::reply::{ReplyBuffer, send_header};
 use crate::errno::{Errno, Result};
-use crate::{Completion, Context, DataIn, DataOut, Exchange, Fault, FileSystem, Job, NodeId, Options};
+use crate::{Completion, Context, Exchange, Fault, FileSystem, Job, NodeId, Options};
 
 /// The largest READ and WRITE, in bytes: 256 pages, which is what Linux sends at most.
 pub(crate) const MAX_DATA: u32 = 1 << 20;
@@ -307,41 +309,6 @@ impl Server {
             tracing::warn!(queue, %error, "virtio-fs queue stopped; further ones are only counted");
         }
         self.stats.broken_queues = self.stats.broken_queues.wrapping_add(1);
-    }
-
-    fn read(&mut self, node: NodeId, args: &fuse_wire::ReadIn, exchange: &mut dyn Exchange) -> Result<Payload> {
-        let room = exchange.reply_room() - HeaderOut::LEN;
-        let size = (args.size.get().min(MAX_DATA) as usize).min(room);
-        let mut out = DataOut::new(exchange, HeaderOut::LEN, size);
-        self.fs
-            .read(node, crate::Handle(args.fh.get()), args.offset.get(), &mut out)?;
-        Ok(Payload::InPlace(out.filled()))
-    }
-
-    fn write(&mut self, node: NodeId, args: &WriteIn, body_len: usize, exchange: &dyn Exchange) -> Result<u32> {
-        let size = args.size.get() as usize;
-        if size > body_len - size_of_val(args) {
-            return Err(self.malformed(Errno::EINVAL));
-        }
-        let mut data = DataIn::new(exchange, HeaderIn::LEN + size_of_val(args), size);
-        if self.appends(args) {
-            data = data.appending();
-        }
-        self.fs.write(
-            node,
-            crate::Handle(args.fh.get()),
-            args.offset.get(),
-            &mut data,
-            args.fuse_flags(),
-        )
-    }
-
-    /// Whether the data goes to the end of the file. Pages of a mapping have their place, whoever's file they come through;
-    /// and a guest that collects writes is the only one to know where the end is.
-    fn appends(&self, args: &WriteIn) -> bool {
-        let collects = self.session.unwrap_or_default().contains(InitFlags::WRITEBACK_CACHE);
-        let flags = args.flags.get().cast_signed();
-        flags & libc::O_APPEND != 0 && !args.fuse_flags().contains(WriteFlags::CACHE) && !collects
     }
 }
 

@@ -1,9 +1,11 @@
 //! A reply on its way to the guest.
 
-use fuse_wire::HeaderOut;
+use fuse_wire::{AttrOut, EntryOut, HeaderOut, OpenOut, SizeOut, XattrSizeOut};
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::{Exchange, Fault};
+use super::{MAX_DATA, Payload, Server};
+use crate::errno::{Errno, Result};
+use crate::{Attr, Entry, Exchange, Fault, Opened};
 
 /// A reply that is put together before it is written, so that header and payload go with one access to the other side's
 /// memory. Reused from request to request.
@@ -59,5 +61,60 @@ pub(super) fn send_header(exchange: &mut dyn Exchange, header: HeaderOut) -> u32
     match exchange.write_reply(0, header.as_bytes()) {
         Ok(()) => header.len.get(),
         Err(Fault) => 0,
+    }
+}
+
+/// Room for what follows the header of a reply, in bytes.
+pub(super) fn payload_room(exchange: &dyn Exchange) -> usize {
+    exchange.reply_room().saturating_sub(HeaderOut::LEN)
+}
+
+impl Server {
+    pub(super) fn reply<T: IntoBytes + Immutable>(&mut self, value: &T) -> Result<Payload> {
+        self.scratch.reply.put(value);
+        Ok(Payload::Buffered)
+    }
+
+    pub(super) fn reply_entry(&mut self, entry: &Entry) -> Result<Payload> {
+        let (entry_valid, attr_valid) = (self.options.entry_valid, self.options.attr_valid);
+        self.reply(&EntryOut::new(
+            entry.node.0,
+            0,
+            entry.attr.to_wire(),
+            entry_valid,
+            attr_valid,
+        ))
+    }
+
+    pub(super) fn reply_opened(&mut self, opened: &Opened) -> Result<Payload> {
+        self.reply(&OpenOut::new(opened.handle.0, opened.flags))
+    }
+
+    pub(super) fn reply_attr(&mut self, attr: Attr) -> Result<Payload> {
+        self.reply(&AttrOut::new(attr.to_wire(), self.options.attr_valid))
+    }
+
+    pub(super) fn reply_size(&mut self, size: u32) -> Result<Payload> {
+        self.reply(&SizeOut {
+            size: size.into(),
+            padding: 0.into(),
+        })
+    }
+
+    /// A value of an extended attribute, or with `size` 0 only its length.
+    pub(super) fn reply_value(&mut self, size: u32, exchange: &dyn Exchange) -> Result<Payload> {
+        let len = self.scratch.value.len();
+        if size == 0 {
+            let size = u32::try_from(len).unwrap_or(MAX_DATA);
+            return self.reply(&XattrSizeOut {
+                size: size.into(),
+                padding: 0.into(),
+            });
+        }
+        if len > payload_room(exchange).min(size as usize) {
+            return Err(Errno::ERANGE);
+        }
+        self.scratch.reply.append(&mut self.scratch.value);
+        Ok(Payload::Buffered)
     }
 }
