@@ -7,6 +7,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::FsWord;
+use vm_memory::GuestMemoryBackend;
+
+use crate::Source;
+use crate::sys::{self, Span};
 
 /// File systems that are remembered. With more in one share, the one that was found first is looked at again.
 const MAX_DEVICES: usize = 16;
@@ -19,7 +23,7 @@ const IN_MEMORY: [FsWord; 2] = [
 
 /// How to read from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+enum Way {
     /// Ask for what is in memory.
     AskForCached,
     /// All of it is in memory.
@@ -38,14 +42,14 @@ pub(crate) struct CachedReads {
 impl CachedReads {
     /// For a file on `device` (`st_dev`).
     #[inline]
-    pub(crate) fn way(&self, device: u64) -> Way {
+    fn way(&self, device: u64) -> Way {
         let known = self.devices.iter().find(|(known, _)| *known == device);
         known.map_or(Way::AskForCached, |(_, way)| *way)
     }
 
     /// For a file whose file system cannot be asked, on `device` if that is known.
     #[cold]
-    pub(crate) fn way_without_asking(&mut self, file: BorrowedFd<'_>, device: Option<u64>) -> io::Result<Way> {
+    fn way_without_asking(&mut self, file: BorrowedFd<'_>, device: Option<u64>) -> io::Result<Way> {
         let device = match device {
             Some(device) => device,
             None => rustix::fs::fstat(file)?.st_dev,
@@ -57,6 +61,26 @@ impl CachedReads {
                 Ok(way)
             }
             way => Ok(way),
+        }
+    }
+
+    /// Reads only what is in memory: EAGAIN where it is not, or where that cannot be known.
+    pub(crate) fn read<M: GuestMemoryBackend>(
+        &mut self,
+        from: Source<'_>,
+        mem: &M,
+        span: &Span<'_>,
+    ) -> io::Result<usize> {
+        let mut way = from.device.map_or(Way::AskForCached, |device| self.way(device));
+        if way == Way::AskForCached {
+            match sys::read_cached_into(from.file, from.at, mem, span) {
+                Err(error) if sys::is_unsupported(&error) => way = self.way_without_asking(from.file, from.device)?,
+                read => return read,
+            }
+        }
+        match way {
+            Way::Read => sys::read_into(from.file, from.at, mem, span),
+            Way::AskForCached | Way::Leave => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 

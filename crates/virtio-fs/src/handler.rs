@@ -1,18 +1,16 @@
 //! From chains to messages and back: the device without a transport.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use virtio_ring::{Chain, ChainError, Nearby, Ring, RingError};
+use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
 
 use crate::aside::{Asides, Task};
-use crate::cached_reads::{CachedReads, Way};
+use crate::cached_reads::CachedReads;
+use crate::chain_exchange::ChainExchange;
 use crate::hold::{HOLD, Notified};
 use crate::lane::{Awaited, Lane};
-use crate::sys::{self, Span};
-use crate::{Errno, Exchange, Fault, Outcome, Server, Source, Target, short};
+use crate::{Errno, Job, Outcome, Server, short};
 
 /// Chains that are handled before the driver sees the first of them done.
 const BATCH: u16 = 32;
@@ -24,7 +22,7 @@ const IN_PASSING: u16 = 8;
 const MAX_WAITING: usize = 256;
 
 /// The high-priority queue.
-const URGENT: usize = 0;
+const HIPRIO: usize = 0;
 
 /// A server behind virtqueues: queue 0 is the high-priority queue, the others are request queues (virtio 1.3, 5.11.2).
 pub struct Handler {
@@ -196,7 +194,7 @@ impl Handler {
         let mem = &Nearby::new(mem);
         let mut progress = Progress::default();
         self.notified = self.notified.after_deadline();
-        self.process_queue(mem, URGENT, Pace::Thorough, &mut progress);
+        self.process_queue(mem, HIPRIO, Pace::Thorough, &mut progress);
         self.publish_all(mem, true, &mut progress);
         self.counted(progress)
     }
@@ -281,7 +279,7 @@ impl Handler {
         let Some(lane) = self.lanes.get_mut(queue) else {
             return Ok(false);
         };
-        if queue == URGENT && self.notified.is_quiet() {
+        if queue == HIPRIO && self.notified.is_quiet() {
             lane.has_available(mem)
         } else {
             lane.enable_notification(mem)
@@ -325,10 +323,10 @@ impl Handler {
     ) -> Result<bool, RingError> {
         let mut exchange = ChainExchange::new(mem, &self.chain);
         if pace == Pace::InPassing {
-            exchange.only_cached = Some(&mut self.cached_reads);
+            exchange = exchange.only_cached(&mut self.cached_reads);
         }
         let outcome = self.server.handle(&mut exchange);
-        if exchange.is_put_off {
+        if exchange.is_put_off() {
             if let Some(lane) = self.lanes.get_mut(queue) {
                 lane.put_off();
             }
@@ -337,23 +335,16 @@ impl Handler {
         let (written, awaited) = match outcome {
             Outcome::Replied(written) => (written, Awaited::Yes),
             Outcome::Unanswered => {
-                if self.holds_back && queue == URGENT {
-                    let among_requests = std::mem::take(&mut self.asked_since_forget);
-                    self.notified = self.notified.after_forget(among_requests);
-                }
+                self.note_forget(queue);
                 (0, Awaited::No)
             }
             Outcome::Waits { unique } if self.waiting.len() < MAX_WAITING => {
-                self.stats.waited = self.stats.waited.wrapping_add(1);
-                let chain = std::mem::take(&mut self.chain);
-                self.waiting.push(Waiting { queue, unique, chain });
+                self.wait_for_lock(queue, unique);
                 return Ok(true);
             }
             Outcome::Waits { unique } => (self.server.cancel(&mut exchange, unique), Awaited::Yes),
             Outcome::Later { unique, job } if self.leaves_tasks && !self.asides.is_full() => {
-                self.stats.aside = self.stats.aside.wrapping_add(1);
-                let chain = std::mem::take(&mut self.chain);
-                self.asides.begin(queue, unique, chain, job);
+                self.leave_aside(queue, unique, job);
                 return Ok(true);
             }
             Outcome::Later { unique, job } => (self.server.finish(&mut exchange, unique, job.run()), Awaited::Yes),
@@ -365,6 +356,25 @@ impl Handler {
         self.asked_since_forget |= awaited == Awaited::Yes;
         self.give_back(mem, queue, self.chain.head(), written, awaited)?;
         Ok(true)
+    }
+
+    fn note_forget(&mut self, queue: usize) {
+        if self.holds_back && queue == HIPRIO {
+            let among_requests = std::mem::take(&mut self.asked_since_forget);
+            self.notified = self.notified.after_forget(among_requests);
+        }
+    }
+
+    fn wait_for_lock(&mut self, queue: usize, unique: u64) {
+        self.stats.waited = self.stats.waited.wrapping_add(1);
+        let chain = std::mem::take(&mut self.chain);
+        self.waiting.push(Waiting { queue, unique, chain });
+    }
+
+    fn leave_aside(&mut self, queue: usize, unique: u64, job: Job) {
+        self.stats.aside = self.stats.aside.wrapping_add(1);
+        let chain = std::mem::take(&mut self.chain);
+        self.asides.begin(queue, unique, chain, job);
     }
 
     /// Requests that wait for a lock are tried again, in their order.
@@ -442,87 +452,4 @@ fn is_short<M: GuestMemoryBackend>(mem: &M, chain: &Chain) -> bool {
     });
     let len = chain.readable_len().max(chain.writable_len());
     read.is_err() || short::is_short(start, u32::from_le_bytes(word), len)
-}
-
-/// One chain as a message and the room for its reply.
-struct ChainExchange<'a, M> {
-    mem: &'a M,
-    chain: &'a Chain,
-    /// Data of files must be in memory.
-    only_cached: Option<&'a mut CachedReads>,
-    /// Some was not.
-    is_put_off: bool,
-}
-
-impl<'a, M: GuestMemoryBackend> ChainExchange<'a, M> {
-    fn new(mem: &'a M, chain: &'a Chain) -> Self {
-        Self {
-            mem,
-            chain,
-            only_cached: None,
-            is_put_off: false,
-        }
-    }
-}
-
-/// Reads only what is in memory.
-fn read_cached<M: GuestMemoryBackend>(
-    known: &mut CachedReads,
-    from: Source<'_>,
-    mem: &M,
-    span: &Span<'_>,
-) -> io::Result<usize> {
-    let mut way = from.device.map_or(Way::AskForCached, |device| known.way(device));
-    if way == Way::AskForCached {
-        match sys::read_cached_into(from.file, from.at, mem, span) {
-            Err(error) if sys::is_unsupported(&error) => way = known.way_without_asking(from.file, from.device)?,
-            read => return read,
-        }
-    }
-    match way {
-        Way::Read => sys::read_into(from.file, from.at, mem, span),
-        Way::AskForCached | Way::Leave => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
-    fn request_len(&self) -> usize {
-        self.chain.readable_len()
-    }
-
-    fn reply_room(&self) -> usize {
-        self.chain.writable_len()
-    }
-
-    fn read_request(&self, offset: usize, buf: &mut [u8]) -> Result<(), Fault> {
-        self.chain.read_at(self.mem, offset, buf).map_err(|_: ChainError| Fault)
-    }
-
-    fn write_reply(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Fault> {
-        self.chain
-            .write_at(self.mem, offset, bytes)
-            .map_err(|_: ChainError| Fault)
-    }
-
-    fn reply_from_file(&mut self, offset: usize, len: usize, from: Source<'_>) -> io::Result<usize> {
-        let segments = self.chain.writable_segments();
-        let span = Span { segments, offset, len };
-        let Some(known) = self.only_cached.as_deref_mut() else {
-            return sys::read_into(from.file, from.at, self.mem, &span);
-        };
-        let read = read_cached(known, from, self.mem, &span);
-        self.is_put_off |= read
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        read
-    }
-
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {
-        let segments = self.chain.readable_segments();
-        let span = Span { segments, offset, len };
-        match to {
-            Target::At(at) => sys::write_from(file, at, self.mem, &span),
-            Target::End => sys::append_from(file, self.mem, &span),
-        }
-    }
 }

@@ -20,6 +20,7 @@
 mod aside;
 mod boxed;
 mod cached_reads;
+mod chain_exchange;
 mod errno;
 mod exchange;
 mod filesystem;
