@@ -1,5 +1,6 @@
 //! [`Handler`] as a device of this workspace's transport.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ const QUEUE_SIZE: u16 = 1024;
 /// More request queues than there are vCPUs in any machine of this workspace serve nobody.
 const MAX_REQUEST_QUEUES: u16 = 64;
 
-const RING_INDIRECT_DESC: u64 = 1 << 28;
-const RING_EVENT_IDX: u64 = 1 << 29;
+const VIRTIO_F_INDIRECT_DESC: u64 = 1 << 28;
+const VIRTIO_F_EVENT_IDX: u64 = 1 << 29;
 
 /// How often a lock that is kept by somebody else is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
@@ -120,7 +121,7 @@ impl VirtioDevice for Fs {
     }
 
     fn features(&self) -> u64 {
-        RING_EVENT_IDX | RING_INDIRECT_DESC
+        VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -138,10 +139,13 @@ impl VirtioDevice for Fs {
             features,
             interrupt,
         } = activation;
-        let indirect = features & RING_INDIRECT_DESC != 0;
+        let indirect = features & VIRTIO_F_INDIRECT_DESC != 0;
         let rings = rings.into_iter().map(|ring| ring.with_indirect(indirect)).collect();
-        // The transport gives the worker back before it activates again.
-        let server = self.server.take().ok_or(ActivateError::QueueMissing(0))?;
+        let busy = || ActivateError::Host {
+            what: "start twice",
+            source: io::ErrorKind::ResourceBusy.into(),
+        };
+        let server = self.server.take().ok_or_else(busy)?;
         Ok(FsWorker {
             handler: Handler::new(server, rings).holding_back().leaving_tasks(),
             mem,
