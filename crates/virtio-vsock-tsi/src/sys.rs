@@ -11,10 +11,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::net::SocketAddrAny;
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
+use vsock_proto::MAX_TURN_PACKETS;
 
 /// Parts of memory that one call takes: one for each receive buffer of a turn. A 64 KiB packet of Linux has 17 at most, and
 /// mostly one.
-pub(crate) const MAX_PARTS: usize = 64;
+pub(crate) const MAX_PARTS: usize = MAX_TURN_PACKETS as usize;
 
 /// Bytes of guest memory for one call, in order.
 pub(crate) struct Parts<'a, B> {
@@ -67,6 +68,17 @@ impl<'a, B: BitmapSlice> Parts<'a, B> {
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Copies `bytes` in, as far as they fit. Returns how many did.
+    pub(crate) fn fill(&self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        for slice in self.slices() {
+            let (now, later) = rest.split_at(slice.len().min(rest.len()));
+            slice.copy_from(now);
+            rest = later;
+        }
+        bytes.len() - rest.len()
     }
 
     fn slices(&self) -> impl Iterator<Item = &VolatileSlice<'a, B>> {
@@ -296,17 +308,4 @@ fn receive_message<B: BitmapSlice>(
         name.len = msg.msg_namelen;
     }
     Ok((got, msg.msg_flags))
-}
-
-impl<B: BitmapSlice> Parts<'_, B> {
-    /// Copies `bytes` in, as far as they fit. Returns how many did.
-    pub(crate) fn fill(&self, bytes: &[u8]) -> usize {
-        let mut rest = bytes;
-        for slice in self.slices() {
-            let (now, later) = rest.split_at(slice.len().min(rest.len()));
-            slice.copy_from(now);
-            rest = later;
-        }
-        bytes.len() - rest.len()
-    }
 }

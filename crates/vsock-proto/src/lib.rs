@@ -27,6 +27,8 @@
 //!               <--------------------- stream RST
 //! ```
 //!
+//! Section numbers after "TSI specification" are those of `PROTOCOL.md`.
+//!
 //! # Contract
 //! One input, then drain: after each call that is an input, do what [`Muxer::poll_action`] says until it says nothing.
 //! When the driver has a receive buffer, and only then, ask [`Muxer::poll_transmit`].
@@ -99,7 +101,7 @@ pub mod wire;
 pub use config::{Config, Limits, Publish, TsiFlags};
 pub use errno::Errno;
 pub use ids::{Cid, Key, ProxyId, ReservedCid};
-pub use mux::{Action, DatagramRead, Muxer, Received, StreamRead, Ticket, Transmit};
+pub use mux::{Action, DatagramRead, MAX_TURN_PACKETS, Muxer, Received, StreamRead, Ticket, Transmit};
 pub use stats::{Counter, Stats};
 
 #[cfg(doctest)]

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use vsock_proto::ProxyId;
 use vsock_proto::wire::SocketName;
+use vsock_proto::{MAX_TURN_PACKETS, ProxyId};
 
 use super::actions::abort_on_close;
 use super::backlog::Backlog;
@@ -16,8 +16,8 @@ use crate::watch::{Interest, Watcher};
 /// Receive buffers for the first bytes of a host. Most answers are short, each buffer costs something to look up, and one
 /// alone is read into without a list.
 const FIRST_APPETITE: usize = 1;
-/// Never more than so many; a turn of the muxer's is shorter.
-const MAX_APPETITE: usize = 64;
+/// A turn has no more.
+const MAX_APPETITE: usize = MAX_TURN_PACKETS as usize;
 
 /// A socket, or what stands for one, with what the event loop knows of it.
 pub(super) struct Endpoint {

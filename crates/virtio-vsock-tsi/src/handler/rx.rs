@@ -9,7 +9,7 @@ use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::bitmap::{BitmapSlice, MS};
 use vm_memory::{GuestMemoryBackend, VolatileSlice};
 use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN};
-use vsock_proto::{DatagramRead, Muxer, ProxyId, StreamRead, Transmit};
+use vsock_proto::{DatagramRead, MAX_TURN_PACKETS, Muxer, ProxyId, StreamRead, Transmit};
 
 use super::Handler;
 use super::endpoint::{Body, Endpoints};
@@ -23,8 +23,8 @@ const MIN_BUFFER: usize = HEADER_LEN + 4;
 /// Turns of one call. A host that floods us with datagrams nobody wants would keep us here otherwise.
 const MAX_TURNS: usize = 1024;
 
-/// Buffers of one turn whose place for the header is kept until the header is known: as many as the muxer grants at once.
-const MAX_HEADS: usize = sys::MAX_PARTS;
+/// Buffers of one turn whose place for the header is kept until the header is known.
+const MAX_HEADS: usize = MAX_TURN_PACKETS as usize;
 
 /// Bytes of guest memory in one piece.
 type Piece<'a, M> = VolatileSlice<'a, MS<'a, M>>;

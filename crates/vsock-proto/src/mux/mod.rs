@@ -29,7 +29,7 @@ use crate::wire::{Family, Reply, SocketKind, SocketName, port};
 
 pub use packets::Received;
 pub use replies::Ticket;
-pub use transmit::{DatagramRead, StreamRead, Transmit};
+pub use transmit::{DatagramRead, MAX_TURN_PACKETS, StreamRead, Transmit};
 
 use proxy::{Origin, Proxy, State, Waiter};
 use rate::Rate;

@@ -5,13 +5,16 @@ use super::{Muxer, Turn};
 use crate::ids::{Cid, Key, ProxyId};
 use crate::wire::{Family, Header, Op, PacketType, Reply, Shutdown, SocketName, port};
 
+/// The most packets of one turn of a stream, and so the most receive buffers that one read of a host's socket fills.
+pub const MAX_TURN_PACKETS: u32 = 64;
+
 /// How much one turn of a stream may give the guest.
 struct Quantum {
     bytes: u32,
     packets: u32,
 }
 
-/// While others wait.
+/// While others wait. Linux's receive buffers of 3776 bytes have room for 3732 of payload: 64 KiB fill 18 of them.
 const SHARED: Quantum = Quantum {
     bytes: 64 << 10,
     packets: 18,
@@ -20,7 +23,7 @@ const SHARED: Quantum = Quantum {
 /// While nobody else does: each read of the host's socket costs some thousand instructions, and often an ACK.
 const ALONE: Quantum = Quantum {
     bytes: 256 << 10,
-    packets: 64,
+    packets: MAX_TURN_PACKETS,
 };
 
 /// Resets of connections that do not exist; older ones are forgotten.
@@ -53,7 +56,7 @@ pub enum Transmit {
         id: ProxyId,
         /// The most bytes to read.
         max_bytes: u32,
-        /// The most buffers to use: 64, or fewer.
+        /// The most buffers to use: [`MAX_TURN_PACKETS`], or fewer.
         max_packets: u32,
     },
     /// Read one datagram from the host socket, then [`Muxer::datagram_read`].
