@@ -1,6 +1,6 @@
 //! vsock and TSI without I/O: messages, and the state machines of all connections of one guest.
 //!
-//! [`wire`] has packet headers and TSI control messages, as checked views and as values. [`policy`] decides where a
+//! [`wire`] has packet headers, as checked views and as values, and TSI control messages. [`policy`] decides where a
 //! guest's sockets may lead. [`Muxer`] holds every connection: who may say what when, flow control both ways, fairness,
 //! limits and deadlines. It owns no descriptor, thread, lock or clock, and no payload: bytes move by grants between
 //! the guest's memory and the host's sockets, and the muxer is told how many.
@@ -30,8 +30,9 @@
 //! Section numbers after "TSI specification" are those of `PROTOCOL.md`.
 //!
 //! # Contract
-//! One input, then drain: after each call that is an input, do what [`Muxer::poll_action`] says until it says nothing.
-//! When the driver has a receive buffer, and only then, ask [`Muxer::poll_transmit`].
+//! One input, then drain: after a call that is an input, and the reports that it asks for ([`Muxer::flushed`],
+//! [`Muxer::stream_read`]), do what [`Muxer::poll_action`] says until it says nothing. Data packets of one stream that follow
+//! one another may share one report. When the driver has a receive buffer, and only then, ask [`Muxer::poll_transmit`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -46,18 +47,12 @@
 //!         Received::Stream { id, len } => mux.flushed(id, send(&payload[..len as usize])),
 //!         Received::Datagram { .. } | Received::RouteDatagram { .. } | Received::Nothing => {}
 //!     }
-//!     while let Some(action) = mux.poll_action() {
-//!         match action {
-//!             // Nothing can be reached here.
-//!             Action::Connect { id, .. } => mux.connected(now, id, Err(Errno::ENETUNREACH)),
-//!             _ => {}
-//!         }
-//!     }
+//!     drain(mux, now);
 //! }
 //!
 //! /// The driver has a receive buffer. `recv` reads from the host socket of a stream into it.
-//! fn buffer(mux: &mut Muxer, recv: impl Fn(u32) -> u32) -> Option<Header> {
-//!     match mux.poll_transmit()? {
+//! fn buffer(mux: &mut Muxer, now: Duration, recv: impl Fn(u32) -> u32) -> Option<Header> {
+//!     let header = match mux.poll_transmit()? {
 //!         Transmit::Packet { header, .. } | Transmit::Time { header, .. } => Some(header),
 //!         Transmit::Stream { id, max_bytes, .. } => {
 //!             let header = match recv(max_bytes) {
@@ -68,6 +63,19 @@
 //!             header
 //!         }
 //!         Transmit::Datagram { .. } => None,
+//!     };
+//!     drain(mux, now);
+//!     header
+//! }
+//!
+//! /// Does what is to be done with host sockets.
+//! fn drain(mux: &mut Muxer, now: Duration) {
+//!     while let Some(action) = mux.poll_action() {
+//!         match action {
+//!             // Nothing can be reached here.
+//!             Action::Connect { id, .. } => mux.connected(now, id, Err(Errno::ENETUNREACH)),
+//!             _ => {}
+//!         }
 //!     }
 //! }
 //! ```

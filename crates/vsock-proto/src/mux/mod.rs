@@ -46,7 +46,7 @@ const MAX_TOMBSTONES: usize = 64;
 /// Accepted connections that are remembered when they have ended, with the name of their peer.
 const MAX_DEPARTED: usize = 64;
 
-/// What the caller is to do with host sockets. In order, after each input and before the next.
+/// What the caller is to do with host sockets. In order, after each input with its reports, and before the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make a stream socket and connect it; then [`Muxer::connected`].

@@ -20,22 +20,76 @@ pub struct Truncated {
     pub need: usize,
 }
 
-/// A header where it lies. Checked for length once; after that nothing about it can fail.
-///
-/// To be used on a private copy: bytes that another vCPU can change do not keep their meaning.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct HeaderView {
-    src_cid: U64,
-    dst_cid: U64,
-    src_port: U32,
-    dst_port: U32,
-    len: U32,
-    kind: U16,
-    op: U16,
-    flags: U32,
-    buf_alloc: U32,
-    fwd_cnt: U32,
+/// Both types of a header, from one list of its fields: what each is, and how it lies.
+macro_rules! header {
+    ($($(#[$doc:meta])* $name:ident: $value:ty as $wire:ident,)*) => {
+        /// A header where it lies. Checked for length once; after that nothing about it can fail.
+        ///
+        /// To be used on a private copy: bytes that another vCPU can change do not keep their meaning.
+        #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+        #[repr(C)]
+        pub struct HeaderView {
+            $($name: $wire,)*
+        }
+
+        #[expect(clippy::len_without_is_empty, reason = "the length of the payload, not of the header")]
+        impl HeaderView {
+            $(
+                $(#[$doc])*
+                #[inline]
+                pub fn $name(&self) -> $value {
+                    self.$name.get().into()
+                }
+            )*
+
+            /// All fields as a value.
+            #[inline]
+            pub fn to_header(&self) -> Header {
+                Header {
+                    $($name: self.$name(),)*
+                }
+            }
+        }
+
+        /// A packet header.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Header {
+            $($(#[$doc])* pub $name: $value,)*
+        }
+
+        impl Header {
+            /// The header's bytes.
+            #[inline]
+            pub fn emit(&self) -> [u8; HEADER_LEN] {
+                zerocopy::transmute!(HeaderView {
+                    $($name: $wire::new(self.$name.into()),)*
+                })
+            }
+        }
+    };
+}
+
+header! {
+    /// The sender's CID.
+    src_cid: u64 as U64,
+    /// The receiver's CID.
+    dst_cid: u64 as U64,
+    /// The sender's port.
+    src_port: u32 as U32,
+    /// The receiver's port.
+    dst_port: u32 as U32,
+    /// Payload bytes that follow.
+    len: u32 as U32,
+    /// Which kind of socket.
+    kind: PacketType as U16,
+    /// What the packet does.
+    op: Op as U16,
+    /// For [`Op::Shutdown`]: see [`Shutdown`].
+    flags: u32 as U32,
+    /// The sender's receive buffer for this connection, in bytes.
+    buf_alloc: u32 as U32,
+    /// Bytes of this connection that the sender has consumed, modulo 2^32.
+    fwd_cnt: u32 as U32,
 }
 
 impl HeaderView {
@@ -52,48 +106,6 @@ impl HeaderView {
             }),
         }
     }
-
-    /// All fields as a value.
-    #[inline]
-    pub fn to_header(&self) -> Header {
-        Header {
-            src_cid: self.src_cid.get(),
-            dst_cid: self.dst_cid.get(),
-            src_port: self.src_port.get(),
-            dst_port: self.dst_port.get(),
-            len: self.len.get(),
-            kind: PacketType::from(self.kind.get()),
-            op: Op::from(self.op.get()),
-            flags: self.flags.get(),
-            buf_alloc: self.buf_alloc.get(),
-            fwd_cnt: self.fwd_cnt.get(),
-        }
-    }
-}
-
-/// A packet header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The sender's CID.
-    pub src_cid: u64,
-    /// The receiver's CID.
-    pub dst_cid: u64,
-    /// The sender's port.
-    pub src_port: u32,
-    /// The receiver's port.
-    pub dst_port: u32,
-    /// Payload bytes that follow.
-    pub len: u32,
-    /// Which kind of socket.
-    pub kind: PacketType,
-    /// What the packet does.
-    pub op: Op,
-    /// For [`Op::Shutdown`]: see [`Shutdown`].
-    pub flags: u32,
-    /// The sender's receive buffer for this connection, in bytes.
-    pub buf_alloc: u32,
-    /// Bytes of this connection that the sender has consumed, modulo 2^32.
-    pub fwd_cnt: u32,
 }
 
 impl Header {
@@ -102,23 +114,6 @@ impl Header {
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Header {
         let view: &HeaderView = zerocopy::transmute_ref!(bytes);
         view.to_header()
-    }
-
-    /// The header's bytes.
-    #[inline]
-    pub fn emit(&self) -> [u8; HEADER_LEN] {
-        zerocopy::transmute!(HeaderView {
-            src_cid: self.src_cid.into(),
-            dst_cid: self.dst_cid.into(),
-            src_port: self.src_port.into(),
-            dst_port: self.dst_port.into(),
-            len: self.len.into(),
-            kind: u16::from(self.kind).into(),
-            op: u16::from(self.op).into(),
-            flags: self.flags.into(),
-            buf_alloc: self.buf_alloc.into(),
-            fwd_cnt: self.fwd_cnt.into(),
-        })
     }
 }
 
@@ -207,6 +202,8 @@ mod tests {
         for (i, byte) in bytes.iter_mut().enumerate() {
             *byte = u8::try_from(i).unwrap();
         }
+        let view = HeaderView::new(&bytes).unwrap();
+        assert_eq!((view.src_cid(), view.fwd_cnt()), (0x0706_0504_0302_0100, 0x2b2a_2928));
         let header = Header::parse(&bytes);
         assert_eq!(header.src_cid, 0x0706_0504_0302_0100);
         assert_eq!(header.dst_cid, 0x0f0e_0d0c_0b0a_0908);
