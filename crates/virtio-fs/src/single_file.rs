@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use fuse_wire::{InitFlags, Name, OpenOutFlags, RequestError, WriteFlags};
 
 use crate::errno::{Errno, Result};
+use crate::numbered::push_numbered;
 use crate::{
     Attr, Change, Completion, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle,
     LockRange, NodeId, Opened, Options, StatFs,
@@ -196,20 +197,15 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
             (b"..", folder, directory),
             (self.name.to_bytes(), file, regular),
         ];
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (number, (name, ino, kind)) in entries.into_iter().enumerate().skip(skipped) {
-            if !sink.push(
-                &DirEntry {
-                    ino,
-                    offset: number as u64 + 1,
-                    kind,
-                    name,
-                },
-                None,
-            ) {
-                break;
-            }
-        }
+        push_numbered(entries, offset, sink, |(name, ino, kind), offset| {
+            let dirent = DirEntry {
+                ino,
+                offset,
+                kind,
+                name,
+            };
+            (dirent, None)
+        });
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 use super::MemoryFs;
 use super::inode::{Body, Inode, XATTR_COST};
 use crate::errno::{Errno, Result};
+use crate::numbered::push_numbered;
 use crate::{
     Attr, Change, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, NodeId, Opened,
     Options, StatFs, TimeChange,
@@ -342,21 +343,15 @@ impl FileSystem for MemoryFs {
         let all = dots
             .into_iter()
             .chain(entries.iter().map(|(name, node)| (&**name, *node)));
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (number, (name, node)) in all.enumerate().skip(skipped) {
-            let kind = self.inode(node).map(|inode| inode.attr(node).kind()).ok();
-            if !sink.push(
-                &DirEntry {
-                    ino: node.0,
-                    offset: number as u64 + 1,
-                    kind,
-                    name,
-                },
-                None,
-            ) {
-                break;
-            }
-        }
+        push_numbered(all, offset, sink, |(name, node), offset| {
+            let dirent = DirEntry {
+                ino: node.0,
+                offset,
+                kind: self.inode(node).map(|inode| inode.attr(node).kind()).ok(),
+                name,
+            };
+            (dirent, None)
+        });
         Ok(())
     }
 

@@ -16,6 +16,16 @@ fn is_virtual(node: NodeId) -> bool {
     tree::index(node.0).is_some()
 }
 
+/// The node underneath; for one that is virtual there is none, and the answer is `otherwise`.
+fn beneath(node: NodeId, otherwise: Errno) -> Result<NodeId> {
+    if is_virtual(node) { Err(otherwise) } else { Ok(node) }
+}
+
+/// For what concerns the file system underneath as a whole.
+fn beneath_or_root(node: NodeId) -> NodeId {
+    if is_virtual(node) { NodeId::ROOT } else { node }
+}
+
 impl<F: FileSystem> Overlay<F> {
     /// The bytes of a virtual file.
     fn bytes(&self, node: NodeId) -> Result<&[u8]> {
@@ -80,19 +90,11 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn setattr(&mut self, node: NodeId, handle: Option<Handle>, change: &Change) -> Result<Attr> {
-        if is_virtual(node) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.setattr(node, handle, change)
-        }
+        self.inner.setattr(beneath(node, Errno::EROFS)?, handle, change)
     }
 
     fn readlink(&mut self, node: NodeId, target: &mut Vec<u8>) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::EINVAL)
-        } else {
-            self.inner.readlink(node, target)
-        }
+        self.inner.readlink(beneath(node, Errno::EINVAL)?, target)
     }
 
     fn symlink(&mut self, by: &Context, parent: NodeId, name: Name<'_>, target: &CStr) -> Result<Entry> {
@@ -137,9 +139,7 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn link(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {
-        if is_virtual(node) {
-            return Err(Errno::EXDEV);
-        }
+        let node = beneath(node, Errno::EXDEV)?;
         self.may_make(new_parent, new_name)?;
         self.inner.link(node, new_parent, new_name)
     }
@@ -164,11 +164,7 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn tmpfile(&mut self, by: &Context, parent: NodeId, mode: u32, flags: u32) -> Result<(Entry, Opened)> {
-        if is_virtual(parent) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.tmpfile(by, parent, mode, flags)
-        }
+        self.inner.tmpfile(by, beneath(parent, Errno::EROFS)?, mode, flags)
     }
 
     fn read(&mut self, node: NodeId, handle: Handle, offset: u64, out: &mut DataOut<'_>) -> Result<()> {
@@ -187,15 +183,12 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         data: &mut DataIn<'_>,
         flags: WriteFlags,
     ) -> Result<u32> {
-        if is_virtual(node) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.write(node, handle, offset, data, flags)
-        }
+        self.inner
+            .write(beneath(node, Errno::EROFS)?, handle, offset, data, flags)
     }
 
     fn statfs(&mut self, node: NodeId) -> Result<StatFs> {
-        self.inner.statfs(if is_virtual(node) { NodeId::ROOT } else { node })
+        self.inner.statfs(beneath_or_root(node))
     }
 
     fn release(&mut self, node: NodeId, handle: Handle, flock_owner: Option<u64>) {
@@ -259,19 +252,11 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn setxattr(&mut self, node: NodeId, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.setxattr(node, name, value, flags)
-        }
+        self.inner.setxattr(beneath(node, Errno::EROFS)?, name, value, flags)
     }
 
     fn getxattr(&mut self, node: NodeId, name: &CStr, value: &mut Vec<u8>) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::ENODATA)
-        } else {
-            self.inner.getxattr(node, name, value)
-        }
+        self.inner.getxattr(beneath(node, Errno::ENODATA)?, name, value)
     }
 
     fn listxattr(&mut self, node: NodeId, names: &mut Vec<u8>) -> Result<()> {
@@ -283,11 +268,7 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn removexattr(&mut self, node: NodeId, name: &CStr) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.removexattr(node, name)
-        }
+        self.inner.removexattr(beneath(node, Errno::EROFS)?, name)
     }
 
     fn access(&mut self, by: &Context, node: NodeId, mask: u32) -> Result<()> {
@@ -299,19 +280,13 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn getlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange) -> Result<LockRange> {
-        if is_virtual(node) {
-            Err(Errno::EOPNOTSUPP)
-        } else {
-            self.inner.getlk(node, handle, owner, wanted)
-        }
+        self.inner
+            .getlk(beneath(node, Errno::EOPNOTSUPP)?, handle, owner, wanted)
     }
 
     fn setlk(&mut self, node: NodeId, handle: Handle, owner: u64, wanted: &LockRange, flock: bool) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::EOPNOTSUPP)
-        } else {
-            self.inner.setlk(node, handle, owner, wanted, flock)
-        }
+        self.inner
+            .setlk(beneath(node, Errno::EOPNOTSUPP)?, handle, owner, wanted, flock)
     }
 
     fn ioctl(
@@ -331,8 +306,9 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
                     Err(Errno::EPERM)
                 }
             }
-            _ if is_virtual(node) => Err(Errno::ENOTTY),
-            _ => self.inner.ioctl(by, node, handle, call, output),
+            _ => self
+                .inner
+                .ioctl(by, beneath(node, Errno::ENOTTY)?, handle, call, output),
         }
     }
 
@@ -345,11 +321,8 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         offset: u64,
         length: u64,
     ) -> Result<()> {
-        if is_virtual(node) {
-            Err(Errno::EROFS)
-        } else {
-            self.inner.fallocate(by, node, handle, mode, offset, length)
-        }
+        self.inner
+            .fallocate(by, beneath(node, Errno::EROFS)?, handle, mode, offset, length)
     }
 
     fn lseek(&mut self, node: NodeId, handle: Handle, offset: u64, whence: u32) -> Result<u64> {
@@ -367,13 +340,12 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         to: (NodeId, Handle, u64),
         length: u64,
     ) -> Result<u32> {
-        if is_virtual(from.0) || is_virtual(to.0) {
-            return Err(Errno::EXDEV);
-        }
+        let from = (beneath(from.0, Errno::EXDEV)?, from.1, from.2);
+        let to = (beneath(to.0, Errno::EXDEV)?, to.1, to.2);
         self.inner.copy_file_range(by, from, to, length)
     }
 
     fn syncfs(&mut self, node: NodeId) -> Result<Completion> {
-        self.inner.syncfs(if is_virtual(node) { NodeId::ROOT } else { node })
+        self.inner.syncfs(beneath_or_root(node))
     }
 }

@@ -7,6 +7,7 @@ use fuse_wire::Name;
 use super::Overlay;
 use super::tree::{self, Index};
 use crate::errno::{Errno, Result};
+use crate::numbered::push_numbered;
 use crate::{DirEntry, DirSink, Entry, FileSystem, Handle, NodeId};
 
 /// Offsets of virtual entries, where no file system has any: hashes reach here by chance of 2^-51, and the end of a
@@ -20,11 +21,18 @@ fn virtual_done(offset: u64, count: usize) -> Option<usize> {
     usize::try_from(done).ok().filter(|done| *done <= count)
 }
 
+/// What the tree has in a folder.
+struct Child {
+    name: Vec<u8>,
+    hidden: bool,
+    index: Index,
+}
+
 /// Stands between the file system underneath and the guest's buffer.
 struct Filter<'a> {
     sink: &'a mut dyn DirSink,
-    /// Names that the tree has too: whether the name is hidden, and its place.
-    known: &'a [(Vec<u8>, bool, Index)],
+    /// Names that the tree has too.
+    known: &'a [Child],
     /// What the guest now knows, and what it does not though it was looked up.
     shown: Vec<(Entry, Index)>,
     hidden: Vec<NodeId>,
@@ -37,14 +45,14 @@ impl DirSink for Filter<'_> {
     }
 
     fn push(&mut self, dirent: &DirEntry<'_>, entry: Option<&Entry>) -> bool {
-        let known = self.known.iter().find(|(name, ..)| name == dirent.name);
-        if let Some((_, true, _)) = known {
+        let known = self.known.iter().find(|child| child.name == dirent.name);
+        if known.is_some_and(|child| child.hidden) {
             self.hidden.extend(entry.map(|entry| entry.node));
             return true;
         }
         let pushed = self.sink.push(dirent, entry);
-        if let (true, Some(entry), Some((.., index))) = (pushed, entry, known) {
-            self.shown.push((*entry, *index));
+        if let (true, Some(entry), Some(child)) = (pushed, entry, known) {
+            self.shown.push((*entry, child.index));
         }
         self.refused |= !pushed;
         pushed
@@ -68,30 +76,40 @@ impl<F: FileSystem> Overlay<F> {
         };
         let known = self.children(folder);
         let done = virtual_done(offset, known.len());
-        if done.is_none() {
-            let mut filter = Filter {
-                sink,
-                known: &known,
-                shown: Vec::new(),
-                hidden: Vec::new(),
-                refused: false,
-            };
-            let listed = self.list_inner(node, handle, offset, plus, &mut filter);
-            let Filter {
-                shown, hidden, refused, ..
-            } = filter;
-            for (entry, index) in shown {
-                self.looked_up(&entry, index);
-            }
-            for node in hidden {
-                self.inner.forget(node, 1);
-            }
-            listed?;
-            if refused {
-                return Ok(());
-            }
+        if done.is_none() && !self.list_filtered(node, handle, offset, plus, &known, sink)? {
+            return Ok(());
         }
         self.list_missing(node, done.unwrap_or(0), &known, sink)
+    }
+
+    /// What is underneath, without what is hidden there. False when not all of it fitted.
+    fn list_filtered(
+        &mut self,
+        node: NodeId,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        known: &[Child],
+        sink: &mut dyn DirSink,
+    ) -> Result<bool> {
+        let mut filter = Filter {
+            sink,
+            known,
+            shown: Vec::new(),
+            hidden: Vec::new(),
+            refused: false,
+        };
+        let listed = self.list_inner(node, handle, offset, plus, &mut filter);
+        let Filter {
+            shown, hidden, refused, ..
+        } = filter;
+        for (entry, index) in shown {
+            self.looked_up(&entry, index);
+        }
+        for node in hidden {
+            self.inner.forget(node, 1);
+        }
+        listed.map(|()| !refused)
     }
 
     fn list_inner(
@@ -108,35 +126,32 @@ impl<F: FileSystem> Overlay<F> {
         }
     }
 
-    fn children(&self, folder: Index) -> Vec<(Vec<u8>, bool, Index)> {
+    fn children(&self, folder: Index) -> Vec<Child> {
         let children = self.tree.get(folder).map_or(&[][..], |node| &node.children);
-        let named = children
-            .iter()
-            .filter_map(|child| Some((*child, self.tree.get(*child)?)));
-        named
-            .map(|(index, node)| (node.name.clone(), node.hidden, index))
-            .collect()
+        let child = |index: &Index| {
+            let node = self.tree.get(*index)?;
+            Some(Child {
+                name: node.name.clone(),
+                hidden: node.hidden,
+                index: *index,
+            })
+        };
+        children.iter().filter_map(child).collect()
     }
 
     /// Mount points that the host does not have, after all that it has, without the first `done`.
-    fn list_missing(
-        &mut self,
-        node: NodeId,
-        done: usize,
-        known: &[(Vec<u8>, bool, Index)],
-        sink: &mut dyn DirSink,
-    ) -> Result<()> {
-        for (number, (name, hidden, index)) in known.iter().enumerate().skip(done) {
-            if *hidden || self.host_has(node, name)? {
+    fn list_missing(&mut self, node: NodeId, done: usize, known: &[Child], sink: &mut dyn DirSink) -> Result<()> {
+        for (number, child) in known.iter().enumerate().skip(done) {
+            if child.hidden || self.host_has(node, &child.name)? {
                 continue;
             }
-            let entry = self.tree.entry(*index).ok_or(Errno::EIO)?;
+            let entry = self.tree.entry(child.index).ok_or(Errno::EIO)?;
             let offset = FIRST_OFFSET + number as u64 + 1;
             let dirent = DirEntry {
                 ino: entry.attr.ino,
                 offset,
                 kind: Some(entry.attr.kind()),
-                name,
+                name: &child.name,
             };
             if !sink.push(&dirent, Some(&entry)) {
                 break;
@@ -166,20 +181,17 @@ impl<F: FileSystem> Overlay<F> {
         let children = self.children(folder);
         let children = children
             .iter()
-            .filter_map(|(name, _, index)| Some((name.as_slice(), self.tree.entry(*index)?, true)));
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (number, (name, entry, counts)) in dots.into_iter().chain(children).enumerate().skip(skipped) {
-            let kind = Some(entry.attr.kind());
+            .filter_map(|child| Some((child.name.as_slice(), self.tree.entry(child.index)?, true)));
+        push_numbered(dots.into_iter().chain(children), offset, sink, |listed, offset| {
+            let (name, entry, counts) = listed;
             let dirent = DirEntry {
                 ino: entry.attr.ino,
-                offset: number as u64 + 1,
-                kind,
+                offset,
+                kind: Some(entry.attr.kind()),
                 name,
             };
-            if !sink.push(&dirent, counts.then_some(&entry)) {
-                break;
-            }
-        }
+            (dirent, counts.then_some(entry))
+        });
         Ok(())
     }
 }
