@@ -11,8 +11,8 @@ use virtio_transport::{
 };
 
 use crate::watch::{Direction, Watch};
-use crate::wire::{DEVICE_ID, F_MULTIPORT};
-use crate::{ConfigError, ConsoleControl, Handler, Port, Ports, Signals, Stats};
+use crate::wire::{DEVICE_ID, F_MULTIPORT, config_space};
+use crate::{ConfigError, ConsoleControl, Handler, Port, Ports, Signals, Stats, TerminalSize};
 
 /// What a console consists of.
 #[derive(Debug)]
@@ -29,28 +29,21 @@ pub struct Console {
     queue_sizes: Vec<u16>,
     features: u64,
     control: ConsoleControl,
-    /// What does not change while a worker has the ports; the size is put in on each read.
     config: ConfigSpace,
 }
 
+/// What config space is made from, also while a worker has the ports.
 #[derive(Debug)]
 struct ConfigSpace {
-    bytes: [u8; 12],
-    terminal: Option<crate::TerminalSize>,
+    port_count: u32,
+    /// Of port 0, if that is one.
+    terminal: Option<TerminalSize>,
 }
 
 impl ConfigSpace {
     fn read(&self) -> [u8; 12] {
-        let mut bytes = self.bytes;
-        if let Some(terminal) = &self.terminal {
-            let size = terminal.get();
-            let [c0, c1] = size.cols.to_le_bytes();
-            let [r0, r1] = size.rows.to_le_bytes();
-            for (byte, value) in bytes.iter_mut().zip([c0, c1, r0, r1]) {
-                *byte = value;
-            }
-        }
-        bytes
+        let size = self.terminal.as_ref().map(TerminalSize::get).unwrap_or_default();
+        config_space(size, self.port_count)
     }
 }
 
@@ -60,19 +53,14 @@ impl Console {
     /// # Errors
     /// See [`Ports::new`].
     pub fn new(config: ConsoleConfig) -> Result<Self, ConfigError> {
-        let first = config.ports.first().map(|port| port.kind.clone());
         let ports = Ports::new(config.ports)?;
-        let terminal = match first {
-            Some(crate::PortKind::Terminal { size }) => Some(size),
-            _ => None,
-        };
         Ok(Self {
             queue_sizes: ports.queue_sizes().to_vec(),
             features: ports.features(),
             control: ports.console_control(),
             config: ConfigSpace {
-                bytes: ports.config_space(),
-                terminal,
+                port_count: ports.count(),
+                terminal: ports.console_terminal().cloned(),
             },
             ports: Some(ports),
         })

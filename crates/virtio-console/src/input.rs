@@ -87,20 +87,33 @@ impl Input {
                     budget.take_bytes(count);
                     context.stats.input_bytes = context.stats.input_bytes.saturating_add(u64::from(len));
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => rx.undo_pop(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.watch(token, context.watch) => {
-                    rx.undo_pop();
-                    return Ok(Moved::All);
-                }
                 Err(error) => {
                     rx.undo_pop();
-                    report(&error, context.stats);
-                    self.close(context.watch);
-                    return Ok(Moved::Ended);
+                    if let Some(moved) = self.not_read(&error, token, context) {
+                        return Ok(moved);
+                    }
                 }
             }
         }
         Ok(Moved::All)
+    }
+
+    /// After a read that failed; `None` to read again.
+    fn not_read<M: GuestMemoryBackend>(
+        &mut self,
+        error: &io::Error,
+        token: u32,
+        context: &mut Context<'_, '_, M>,
+    ) -> Option<Moved> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => None,
+            io::ErrorKind::WouldBlock if self.watch(token, context.watch) => Some(Moved::All),
+            _ => {
+                report(error, context.stats);
+                self.close(context.watch);
+                Some(Moved::Ended)
+            }
+        }
     }
 
     /// False when the source cannot be waited for.

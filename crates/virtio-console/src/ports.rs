@@ -7,7 +7,7 @@ use crate::error::MAX_PORTS;
 use crate::input::Input;
 use crate::output::OutputSide;
 use crate::port::MAX_NAME_LEN;
-use crate::wire::{F_EVENT_IDX, F_MULTIPORT, F_SIZE, config_space};
+use crate::wire::{F_MULTIPORT, F_SIZE, VIRTIO_F_EVENT_IDX, config_space};
 use crate::{ConfigError, ConsoleControl, Port, PortKind, Size, TerminalSize};
 
 /// Buffers for data. The guest fills every receive queue with pages: 128 KiB for each port.
@@ -65,20 +65,25 @@ impl Ports {
     /// The feature bits to offer, VIRTIO_F_VERSION_1 apart.
     pub fn features(&self) -> u64 {
         let size = if self.first_is_terminal { F_SIZE } else { 0 };
-        F_MULTIPORT | F_EVENT_IDX | size
+        F_MULTIPORT | VIRTIO_F_EVENT_IDX | size
     }
 
     /// Config space (virtio 1.3, 5.3.4).
     pub fn config_space(&self) -> [u8; 12] {
-        let count = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
-        config_space(self.console_size(), count)
+        config_space(self.console_size(), self.count())
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.states.len()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn console_size(&self) -> Size {
-        match self.terminals.first() {
-            Some(size) if self.first_is_terminal => size.get(),
-            _ => Size::default(),
-        }
+        self.console_terminal().map(TerminalSize::get).unwrap_or_default()
+    }
+
+    /// The terminal whose size config space has: that of port 0.
+    pub(crate) fn console_terminal(&self) -> Option<&TerminalSize> {
+        self.terminals.first().filter(|_| self.first_is_terminal)
     }
 
     /// A handle to resize the terminals with, from any thread.

@@ -6,8 +6,8 @@ use crate::Size;
 pub const F_SIZE: u64 = 1 << 0;
 /// VIRTIO_CONSOLE_F_MULTIPORT: there are control queues, and perhaps more than one port.
 pub const F_MULTIPORT: u64 = 1 << 1;
-/// VIRTIO_F_EVENT_IDX.
-pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
+/// virtio 1.3, 2.7.10.
+pub(crate) const VIRTIO_F_EVENT_IDX: u64 = 1 << 29;
 
 /// The device ID (virtio 1.3, 5.3.1).
 pub const DEVICE_ID: u32 = 3;
