@@ -224,7 +224,7 @@ impl Ring {
         // see the old value, and the interrupt would be lost.
         fence(Ordering::SeqCst);
         if self.queue.event_idx_enabled() {
-            let event = self.load_avail(mem, self.after_avail_entries(), Ordering::Relaxed)?;
+            let event = self.load_avail(mem, self.used_event(), Ordering::Relaxed)?;
             return Ok(new - event - Wrapping(1) < new - old);
         }
         let flags = self.load_avail(mem, 0, Ordering::Relaxed)?;
@@ -254,9 +254,8 @@ impl Ring {
             return Ok(false);
         }
         if self.queue.event_idx_enabled() {
-            let at = ENTRIES + u64::from(self.queue.size()) * USED_ENTRY_LEN;
             let event = self.next_avail + Wrapping(skip);
-            self.store_used(mem, at, event.0, Ordering::Relaxed)?;
+            self.store_used(mem, self.avail_event(), event.0, Ordering::Relaxed)?;
         } else {
             self.store_used(mem, 0, 0, Ordering::Relaxed)?;
         }
@@ -334,10 +333,16 @@ impl Ring {
         index.0 & self.queue.size().wrapping_sub(1)
     }
 
-    /// Where used_event is.
+    /// Where used_event is in the available ring.
     #[inline]
-    fn after_avail_entries(&self) -> u64 {
+    fn used_event(&self) -> u64 {
         ENTRIES + u64::from(self.queue.size()) * AVAIL_ENTRY_LEN
+    }
+
+    /// Where avail_event is in the used ring.
+    #[inline]
+    fn avail_event(&self) -> u64 {
+        ENTRIES + u64::from(self.queue.size()) * USED_ENTRY_LEN
     }
 
     #[inline]
