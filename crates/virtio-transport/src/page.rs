@@ -51,10 +51,10 @@ impl RegisterPage {
         }
     }
 
-    /// Gives what was there before.
-    pub(crate) fn set_bits(&self, offset: u64, bits: u32) -> u32 {
-        self.word(offset)
-            .map_or(0, |word| u32::from_le(word.fetch_or(bits.to_le(), Ordering::AcqRel)))
+    pub(crate) fn set_bits(&self, offset: u64, bits: u32) {
+        if let Some(word) = self.word(offset) {
+            word.fetch_or(bits.to_le(), Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn clear_bits(&self, offset: u64, bits: u32) {
