@@ -1,18 +1,13 @@
 //! TSI control requests (TSI specification, 5 and 16.3).
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::proxy::{Listener, Origin, State, Waiter};
-use super::replies::Announced;
+use super::proxy::{Origin, State, Waiter};
 use super::{Action, MAX_TOMBSTONES, Muxer, Reply, Ticket};
 use crate::errno::Errno;
 use crate::ids::{Key, ProxyId};
 use crate::policy::{Operation, Question, Verdict};
 use crate::wire::{Family, NameError, Request, SocketKind, SocketName, UnixName, port};
-
-/// The host's own bound on an accept queue: Linux's default `net.core.somaxconn` since 5.4.
-const SOMAXCONN: u16 = 4096;
 
 impl Muxer {
     pub(super) fn control_request(&mut self, now: Duration, key: Key, body: &[u8]) {
@@ -122,7 +117,7 @@ impl Muxer {
         self.tombstones.push_back((key, errno));
     }
 
-    fn tombstone(&self, key: Key, otherwise: Errno) -> Errno {
+    pub(super) fn tombstone(&self, key: Key, otherwise: Errno) -> Errno {
         self.tombstones
             .iter()
             .find(|(of, _)| *of == key)
@@ -138,7 +133,11 @@ impl Muxer {
             .or_else(|| self.table.find(SocketKind::Datagram, key))
     }
 
-    fn named_in_family(&self, id: ProxyId, name: Result<SocketName, NameError>) -> Result<SocketName, Errno> {
+    pub(super) fn named_in_family(
+        &self,
+        id: ProxyId,
+        name: Result<SocketName, NameError>,
+    ) -> Result<SocketName, Errno> {
         let family = self.table.get(id).and_then(|proxy| proxy.origin.family());
         let name = name.ok().filter(|name| Some(name.family()) == family);
         name.ok_or_else(|| {
@@ -235,95 +234,6 @@ impl Muxer {
                 }
                 _ => None,
             })
-    }
-
-    fn listen(
-        &mut self,
-        ticket: Ticket,
-        svm_port: u32,
-        vm_port: u32,
-        backlog: i32,
-        at: Result<SocketName, NameError>,
-    ) -> Result<(), Errno> {
-        let id = self
-            .find_tsi(svm_port)
-            .ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::EPERM))?;
-        let at = self.named_in_family(id, at)?;
-        let backlog = u16::try_from(backlog.max(1)).unwrap_or(SOMAXCONN).min(SOMAXCONN);
-        let limit = usize::from(backlog).min(self.config.limits.backlog).max(1);
-        let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
-        match &mut proxy.state {
-            State::Idle => {}
-            State::Datagram(_) => return Err(Errno::EOPNOTSUPP),
-            State::Listening(listener) => {
-                listener.backlog = limit;
-                self.replies.answer(ticket, Reply::Result(0));
-                self.maybe_resume_accept(id);
-                return Ok(());
-            }
-            _ => return Err(Errno::EINVAL),
-        }
-        if matches!(vm_port, 0 | port::ANY) {
-            return Err(Errno::EINVAL);
-        }
-        let host = self.published(&at).ok_or(Errno::EPERM)?;
-        let host = self.resolve(Operation::Listen, SocketKind::Stream, host)?;
-        if self.listeners >= self.config.limits.listeners {
-            self.stats.over_limit.count();
-            self.stats.listeners_refused.count();
-            return Err(Errno::EMFILE);
-        }
-        self.listeners += 1;
-        let listener = Listener {
-            vm_port,
-            backlog: limit,
-            guest_name: at,
-            host_name: None,
-            listen_ticket: Some(ticket),
-            accept_ticket: None,
-            awaiting: 0,
-            unannounced: VecDeque::new(),
-            paused: false,
-        };
-        if let Some(proxy) = self.table.get_mut(id) {
-            proxy.state = State::Listening(listener);
-        }
-        self.actions.push_back(Action::Listen { id, at: host, backlog });
-        Ok(())
-    }
-
-    /// Where the host listens for a listener of the guest; `None` keeps it in the guest.
-    pub(super) fn published(&self, at: &SocketName) -> Option<SocketName> {
-        match at {
-            SocketName::Inet(addr) => self
-                .config
-                .publish
-                .ports
-                .get(&addr.port())
-                .copied()
-                .map(SocketName::Inet),
-            SocketName::Unix(UnixName::Path(path)) => self.config.publish.shows_unix(path).then(|| at.clone()),
-            SocketName::Unix(_) => None,
-        }
-    }
-
-    fn accept(&mut self, ticket: Ticket, svm_port: u32, nonblocking: bool) -> Result<(), Errno> {
-        let id = self.find_tsi(svm_port).ok_or(Errno::EINVAL)?;
-        let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
-            return Err(Errno::EINVAL);
-        };
-        if let Some(inbound) = listener.unannounced.pop_front() {
-            self.replies.announce(ticket, Announced { listener: id, inbound });
-            self.maybe_resume_accept(id);
-            return Ok(());
-        }
-        if nonblocking {
-            return Err(Errno::EAGAIN);
-        }
-        if let Some(older) = listener.accept_ticket.replace(ticket) {
-            self.replies.cancel(older);
-        }
-        Ok(())
     }
 
     fn get_name(&mut self, ticket: Ticket, key: Key, own: bool) {

@@ -46,7 +46,7 @@ impl Muxer {
         };
         let waiter = datagram.connect_ticket.take();
         let asked = datagram.pending_peer.take();
-        let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
+        let code = reply_code(&result);
         if let Ok(peer) = result {
             datagram.open = true;
             datagram.host_peer = Some(peer);
@@ -69,72 +69,12 @@ impl Muxer {
         }
     }
 
-    /// A host listen is over; it listens at this address.
-    pub fn listening(&mut self, id: ProxyId, result: Result<SocketName, Errno>) {
-        let Some(proxy) = self.table.get_mut(id) else { return };
-        let State::Listening(listener) = &mut proxy.state else {
-            return;
-        };
-        let ticket = listener.listen_ticket.take();
-        let code = reply_code(result.as_ref().map(|_| ()).map_err(|&errno| errno));
-        match result {
-            Ok(name) => listener.host_name = Some(name),
-            Err(_) => {
-                self.stats.listeners_refused.count();
-                let accept = listener.accept_ticket.take();
-                proxy.state = State::Idle;
-                self.listeners = self.listeners.saturating_sub(1);
-                // Of a listener that was restored and could not be.
-                if let Some(ticket) = accept {
-                    self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
-                }
-            }
-        }
-        if let Some(ticket) = ticket {
-            self.replies.answer(ticket, Reply::Result(code));
-        }
-    }
-
-    /// Whether a listener takes another connection. If not, the caller waits for
-    /// [`Action::ResumeAccept`](super::Action::ResumeAccept).
-    pub fn may_accept(&mut self, listener: ProxyId) -> bool {
-        let full = self.table.is_full();
-        match self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
-            Some(State::Listening(state)) => {
-                let may = state.may_accept() && !full;
-                state.paused |= !may;
-                self.listener_waits |= full;
-                may
-            }
-            _ => false,
-        }
-    }
-
-    /// A host client was accepted; `peer` is its name, which the guest will ask for. `None`: it cannot be taken and is to
-    /// be reset.
-    pub fn accepted(&mut self, now: Duration, listener: ProxyId, peer: Option<SocketName>) -> Option<ProxyId> {
-        let proxy = self.table.get(listener)?;
-        let State::Listening(state) = &proxy.state else {
-            return None;
-        };
-        let (guest_port, family) = (state.vm_port, proxy.origin.family()?);
-        let id = self.request_guest(now, guest_port, Origin::Accepted { listener, family })?;
-        if let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
-            state.awaiting += 1;
-        }
-        if let Some(proxy) = self.table.get_mut(id) {
-            let name = peer.and_then(|name| name.in_family(family).canonical());
-            proxy.peer = name.filter(|name| name.family() == family);
-        }
-        Some(id)
-    }
-
     /// A host client wants to reach a plain vsock port of the guest. `None`: it cannot be taken.
     pub fn open_to_guest(&mut self, now: Duration, guest_port: u32) -> Option<ProxyId> {
         self.request_guest(now, guest_port, Origin::RouteIn)
     }
 
-    fn request_guest(&mut self, now: Duration, guest_port: u32, origin: Origin) -> Option<ProxyId> {
+    pub(super) fn request_guest(&mut self, now: Duration, guest_port: u32, origin: Origin) -> Option<ProxyId> {
         if self.table.is_full() {
             self.stats.over_limit.count();
             return None;
@@ -236,6 +176,6 @@ impl Muxer {
     }
 }
 
-fn reply_code(result: Result<(), Errno>) -> i32 {
-    result.map_or_else(Errno::reply, |()| 0)
+pub(super) fn reply_code<T>(result: &Result<T, Errno>) -> i32 {
+    result.as_ref().map_or_else(|errno| errno.reply(), |_| 0)
 }

@@ -2,6 +2,7 @@
 
 mod control;
 mod host;
+mod listeners;
 mod packets;
 mod proxy;
 mod rate;
@@ -34,7 +35,7 @@ pub use transmit::{DatagramRead, MAX_TURN_PACKETS, StreamRead, Transmit};
 use proxy::{Origin, Proxy, State, Waiter};
 use rate::Rate;
 use recent::RecentKeys;
-use replies::{Announced, Replies};
+use replies::Replies;
 use table::{Table, Turn};
 use transmit::StrayReset;
 use unanswered::Unanswered;
@@ -271,11 +272,7 @@ impl Muxer {
             }
             self.departed.push_back((proxy.key, peer.clone()));
         }
-        if std::mem::take(&mut self.listener_waits) {
-            for listener in self.table.ids() {
-                self.maybe_resume_accept(listener);
-            }
-        }
+        self.resume_listeners();
         Some(proxy)
     }
 
@@ -371,98 +368,6 @@ impl Muxer {
             }
             (State::Stream(stream), _) if !stream.is_open() => self.stats.connections_refused.count(),
             _ => {}
-        }
-    }
-
-    /// Who waits at a listener that ends is told so, and who came in is not let in any more.
-    fn end_listening(&mut self, id: ProxyId) {
-        let Some(State::Listening(listener)) = self.table.get_mut(id).map(|proxy| &mut proxy.state) else {
-            return;
-        };
-        let (accept, unannounced) = (listener.accept_ticket.take(), std::mem::take(&mut listener.unannounced));
-        if let Some(ticket) = accept {
-            self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
-        }
-        let waiting = self.table.ids().into_iter().filter(|&of| self.waits_for(of, id));
-        for inbound in waiting.chain(unannounced).collect::<Vec<_>>() {
-            self.reset_stream(inbound, true);
-        }
-    }
-
-    fn waits_for(&self, id: ProxyId, at: ProxyId) -> bool {
-        self.table
-            .get(id)
-            .is_some_and(|proxy| match (&proxy.state, proxy.origin) {
-                (State::Stream(stream), Origin::Accepted { listener, .. }) => listener == at && !stream.is_open(),
-                _ => false,
-            })
-    }
-
-    /// One connection less waits for its RESPONSE; `complete` is the one that got it.
-    fn accept_settled(&mut self, listener: ProxyId, complete: Option<ProxyId>) {
-        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
-            return;
-        };
-        state.awaiting = state.awaiting.saturating_sub(1);
-        state.unannounced.extend(complete);
-        self.answer_accept(listener);
-        self.maybe_resume_accept(listener);
-    }
-
-    /// Tells who waits at a listener of a connection in the guest's queue, if there is one.
-    fn answer_accept(&mut self, listener: ProxyId) {
-        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
-            return;
-        };
-        if !state.unannounced.is_empty()
-            && let Some(ticket) = state.accept_ticket.take()
-            && self.replies.is_open(ticket)
-            && let Some(inbound) = state.unannounced.pop_front()
-        {
-            self.replies.announce(ticket, Announced { listener, inbound });
-        }
-    }
-
-    /// A caller asks again: what its answer was to tell of is still in the guest's queue.
-    fn withdraw(&mut self, reply_port: u32) {
-        let Some(Announced { listener, inbound }) = self.replies.withdraw(reply_port) else {
-            return;
-        };
-        if let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) {
-            state.unannounced.push_front(inbound);
-            self.answer_accept(listener);
-        }
-    }
-
-    /// The guest answers a connection that has ended meanwhile, and has put it into its queue all the same.
-    fn answered_late(&mut self, key: Key) {
-        let Some(listener) = self.unanswered.take(key) else {
-            return;
-        };
-        let hears = |id: &ProxyId| {
-            let state = self.table.get(*id).map(|proxy| &proxy.state);
-            matches!(state, Some(State::Listening(at)) if at.vm_port == key.guest_port)
-        };
-        let mut all = self.table.ids().into_iter().filter(hears);
-        let id = match listener {
-            ProxyId::NOBODY => all.next().filter(|_| all.next().is_none()),
-            known => all.find(|&id| id == known),
-        };
-        if let Some(id) = id
-            && let Some(State::Listening(state)) = self.table.get_mut(id).map(|proxy| &mut proxy.state)
-        {
-            state.unannounced.push_back(ProxyId::NOBODY);
-            self.answer_accept(id);
-        }
-    }
-
-    fn maybe_resume_accept(&mut self, listener: ProxyId) {
-        let Some(State::Listening(state)) = self.table.get_mut(listener).map(|proxy| &mut proxy.state) else {
-            return;
-        };
-        if state.paused && state.may_accept() {
-            state.paused = false;
-            self.actions.push_back(Action::ResumeAccept { id: listener });
         }
     }
 

@@ -102,6 +102,20 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    pub(crate) fn new(vm_port: u32, backlog: usize, guest_name: SocketName) -> Listener {
+        Listener {
+            vm_port,
+            backlog,
+            guest_name,
+            host_name: None,
+            listen_ticket: None,
+            accept_ticket: None,
+            awaiting: 0,
+            unannounced: VecDeque::new(),
+            paused: false,
+        }
+    }
+
     pub(crate) fn may_accept(&self) -> bool {
         self.host_name.is_some() && self.awaiting + self.unannounced.len() < self.backlog
     }

@@ -196,19 +196,10 @@ impl Muxer {
 
     fn restore_listener(&mut self, saved: &ListenerState, at: SocketName) {
         let backlog = saved.backlog.max(1);
+        let mut listener = Listener::new(saved.vm_port, self.accept_queue(backlog), saved.name.clone());
         let waiting = saved.accept_reply_port;
-        let accept_ticket = waiting.map(|reply_port| self.replies.reserve(reply_port, port::ACCEPT));
-        let listener = Listener {
-            vm_port: saved.vm_port,
-            backlog: usize::from(backlog).min(self.config.limits.backlog).max(1),
-            guest_name: saved.name.clone(),
-            host_name: None,
-            listen_ticket: None,
-            accept_ticket,
-            awaiting: 0,
-            unannounced: VecDeque::from(vec![ProxyId::NOBODY; usize::from(saved.unannounced)]),
-            paused: false,
-        };
+        listener.accept_ticket = waiting.map(|reply_port| self.replies.reserve(reply_port, port::ACCEPT));
+        listener.unannounced = VecDeque::from(vec![ProxyId::NOBODY; usize::from(saved.unannounced)]);
         let state = State::Listening(listener);
         if let Some(id) = self.insert_tsi(saved.port, SocketKind::Stream, saved.family, state) {
             self.listeners += 1;
