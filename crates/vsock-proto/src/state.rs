@@ -3,6 +3,7 @@
 //! Streams do not: the sockets behind them cannot be saved, and the device tells the guest that they are gone
 //! (TRANSPORT_RESET). Set-up and counters are not part of it.
 
+use crate::ids::Key;
 use crate::wire::{Family, Reply, SocketName};
 
 /// A muxer's state. Whoever restores it treats it as hostile: see [`Muxer::restore`](crate::Muxer::restore).
@@ -92,6 +93,23 @@ pub struct PeerState {
     pub host_port: u32,
     /// Who it came from.
     pub name: SocketName,
+}
+
+impl PeerState {
+    pub(crate) fn new(key: Key, name: SocketName) -> PeerState {
+        PeerState {
+            guest_port: key.guest_port,
+            host_port: key.host_port,
+            name,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            guest_port: self.guest_port,
+            host_port: self.host_port,
+        }
+    }
 }
 
 /// Why a state is not restored. The muxer is as it was before.

@@ -25,16 +25,23 @@ impl Muxer {
         let Some(ticket) = self.replies.begin(key.guest_port, key.host_port) else {
             return self.stats.over_limit.count();
         };
-        let refusal = match request {
-            Ok(Request::Connect { svm_port, to }) => self.connect(now, ticket, svm_port, to).err(),
-            Ok(Request::Listen {
+        if let Err(errno) = self.answered_request(now, ticket, request.ok()) {
+            self.replies.refuse(ticket, errno);
+        }
+    }
+
+    /// A request that gets an answer: its error from the caller, anything else from here, now or later.
+    fn answered_request(&mut self, now: Duration, ticket: Ticket, request: Option<Request>) -> Result<(), Errno> {
+        match request {
+            Some(Request::Connect { svm_port, to }) => self.connect(now, ticket, svm_port, to),
+            Some(Request::Listen {
                 svm_port,
                 vm_port,
                 backlog,
                 at,
-            }) => self.listen(ticket, svm_port, vm_port, backlog, at).err(),
-            Ok(Request::Accept { svm_port, nonblocking }) => self.accept(ticket, svm_port, nonblocking).err(),
-            Ok(Request::GetName {
+            }) => self.listen(ticket, svm_port, vm_port, backlog, at),
+            Some(Request::Accept { svm_port, nonblocking }) => self.accept(ticket, svm_port, nonblocking),
+            Some(Request::GetName {
                 svm_port,
                 svm_peer_port,
                 own,
@@ -43,16 +50,13 @@ impl Muxer {
                     guest_port: svm_port,
                     host_port: svm_peer_port,
                 };
-                return self.get_name(ticket, key, own);
+                self.get_name(ticket, key, own)
             }
-            _ if key.host_port == port::GETNAME => return self.refuse_name(ticket, Errno::EINVAL),
-            _ => Some(Errno::EINVAL),
-        };
-        if let Some(errno) = refusal {
-            self.replies.answer(ticket, Reply::Result(errno.reply()));
+            _ => Err(Errno::EINVAL),
         }
     }
 
+    /// A request that never gets an answer.
     fn silent_request(&mut self, now: Duration, request: Option<Request>) {
         match request {
             Some(Request::Create { svm_port, family, kind }) => self.create(svm_port, family, kind),
@@ -61,13 +65,11 @@ impl Muxer {
                 svm_port,
                 svm_peer_port,
             }) => {
-                self.release(
-                    now,
-                    Key {
-                        guest_port: svm_port,
-                        host_port: svm_peer_port,
-                    },
-                );
+                let key = Key {
+                    guest_port: svm_port,
+                    host_port: svm_peer_port,
+                };
+                self.release(now, key);
             }
             _ => {}
         }
@@ -75,16 +77,13 @@ impl Muxer {
 
     fn create(&mut self, svm_port: u32, family: u16, kind: u16) {
         let key = tsi_key(svm_port);
-        let family = Family::from_number(family).filter(|&family| self.carries(family));
-        let (kind, state) = match kind {
-            1 => (SocketKind::Stream, State::Idle),
-            2 => (SocketKind::Datagram, State::Datagram(Box::default())),
-            _ => return self.refuse_create(key, Errno::EINVAL),
+        let Some(kind) = SocketKind::from_number(kind) else {
+            return self.refuse_create(key, Errno::EINVAL);
         };
         if matches!(svm_port, 0 | port::ANY) {
             return self.stats.control_malformed.count();
         }
-        let Some(family) = family else {
+        let Some(family) = Family::from_number(family).filter(|&family| self.carries(family)) else {
             return self.refuse_create(key, Errno::EAFNOSUPPORT);
         };
         self.tombstones.retain(|(of, _)| *of != key);
@@ -94,6 +93,10 @@ impl Muxer {
                 self.drop_proxy(old, true);
             }
         }
+        let state = match kind {
+            SocketKind::Stream => State::Idle,
+            SocketKind::Datagram => State::Datagram(Box::default()),
+        };
         let proxy = Muxer::new_proxy(key, kind, Origin::Tsi(family), state);
         if self.table.insert(proxy).is_none() {
             self.stats.over_limit.count();
@@ -127,10 +130,7 @@ impl Muxer {
     /// The messages do not say which kind of socket they mean. A guest's kernel draws the ports of both from one
     /// counter, so there are two only in a hostile one.
     pub(super) fn find_tsi(&self, svm_port: u32) -> Option<ProxyId> {
-        let key = tsi_key(svm_port);
-        self.table
-            .find(SocketKind::Stream, key)
-            .or_else(|| self.table.find(SocketKind::Datagram, key))
+        self.table.find_any(tsi_key(svm_port))
     }
 
     pub(super) fn named_in_family(
@@ -157,27 +157,11 @@ impl Muxer {
             .find_tsi(svm_port)
             .ok_or_else(|| self.tombstone(tsi_key(svm_port), Errno::ECONNREFUSED))?;
         let to = usable_destination(self.named_in_family(id, to)?)?;
-        let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
-        let kind = proxy.kind;
-        match &mut proxy.state {
-            State::Idle | State::Datagram(_) => {}
-            State::Connecting(waiter) => {
-                // The first caller was interrupted.
-                if let Waiter::Control(older) = std::mem::replace(waiter, Waiter::Control(ticket)) {
-                    self.replies.cancel(older);
-                }
-                return Ok(());
-            }
-            State::AwaitRequest => {
-                self.replies.answer(ticket, Reply::Result(0));
-                return Ok(());
-            }
-            State::Listening(_) => return Err(Errno::EINVAL),
-            State::Stream(_) => return Err(Errno::EISCONN),
-            State::Closed => return Err(Errno::ECONNREFUSED),
+        if self.joins_connect(id, ticket)? {
+            return Ok(());
         }
-        let asked = to.clone();
-        let to = self.resolve(Operation::Connect, kind, to)?;
+        let kind = self.table.get(id).ok_or(Errno::EINVAL)?.kind;
+        let resolved = self.resolve(Operation::Connect, kind, to.clone())?;
         if !self.connects.take(now) {
             self.stats.over_limit.count();
             return Err(Errno::ENOBUFS);
@@ -185,13 +169,34 @@ impl Muxer {
         let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;
         if let State::Datagram(datagram) = &mut proxy.state {
             datagram.connect_ticket = Some(ticket);
-            datagram.pending_peer = Some(asked);
-            self.actions.push_back(Action::ConnectDatagram { id, to });
+            datagram.pending_peer = Some(to);
+            self.actions.push_back(Action::ConnectDatagram { id, to: resolved });
         } else {
             proxy.state = State::Connecting(Waiter::Control(ticket));
-            self.actions.push_back(Action::Connect { id, to });
+            self.actions.push_back(Action::Connect { id, to: resolved });
         }
         Ok(())
+    }
+
+    /// Whether an earlier CONNECT of the same socket does for this one too.
+    fn joins_connect(&mut self, id: ProxyId, ticket: Ticket) -> Result<bool, Errno> {
+        match &mut self.table.get_mut(id).ok_or(Errno::EINVAL)?.state {
+            State::Idle | State::Datagram(_) => Ok(false),
+            State::Connecting(waiter) => {
+                // The first caller was interrupted.
+                if let Waiter::Control(older) = std::mem::replace(waiter, Waiter::Control(ticket)) {
+                    self.replies.cancel(older);
+                }
+                Ok(true)
+            }
+            State::AwaitRequest => {
+                self.replies.answer(ticket, Reply::Result(0));
+                Ok(true)
+            }
+            State::Listening(_) => Err(Errno::EINVAL),
+            State::Stream(_) => Err(Errno::EISCONN),
+            State::Closed => Err(Errno::ECONNREFUSED),
+        }
     }
 
     /// Where a destination really is: after the policy, and for a published port of the guest's own, the host's side
@@ -236,24 +241,23 @@ impl Muxer {
             })
     }
 
-    fn get_name(&mut self, ticket: Ticket, key: Key, own: bool) {
-        let stream = self.table.find(SocketKind::Stream, key);
-        let id = stream.or_else(|| self.table.find(SocketKind::Datagram, key));
+    fn get_name(&mut self, ticket: Ticket, key: Key, own: bool) -> Result<(), Errno> {
+        let id = self.table.find_any(key);
         if !own && let Some(peer) = self.accepted_from(key, id) {
-            return self.replies.answer(ticket, Reply::Name(Ok(peer)));
+            self.replies.answer(ticket, Reply::Name(Ok(peer)));
+            return Ok(());
         }
-        let Some(id) = id else {
-            return self.refuse_name(ticket, Errno::EINVAL);
-        };
+        let id = id.ok_or(Errno::EINVAL)?;
         let has_socket = match self.table.get(id).map(|proxy| (&proxy.state, proxy.origin.family())) {
             Some((_, None) | (State::Idle | State::Closed, _)) | None => false,
             Some((State::Datagram(datagram), _)) => datagram.open,
             Some(_) => true,
         };
         if !has_socket {
-            return self.refuse_name(ticket, Errno::ENOTCONN);
+            return Err(Errno::ENOTCONN);
         }
         self.actions.push_back(Action::QueryName { id, own, ticket });
+        Ok(())
     }
 
     /// Who an accepted connection came from, also if it has ended.
@@ -266,10 +270,6 @@ impl Muxer {
                 .find(|(of, _)| *of == key)
                 .map(|(_, peer)| peer.clone()),
         }
-    }
-
-    fn refuse_name(&mut self, ticket: Ticket, errno: Errno) {
-        self.replies.answer(ticket, Reply::Name(Err(errno.reply())));
     }
 
     fn sendto_addr(&mut self, svm_port: u32, to: Result<SocketName, NameError>) {

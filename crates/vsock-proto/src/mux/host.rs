@@ -28,7 +28,7 @@ impl Muxer {
             (Waiter::Control(ticket), Err(errno)) => {
                 proxy.state = State::Idle;
                 proxy.readable = false;
-                self.replies.answer(ticket, Reply::Result(errno.reply()));
+                self.replies.refuse(ticket, errno);
             }
             (Waiter::Request { buf_alloc, fwd_cnt }, Ok(())) => self.open_outbound(id, buf_alloc, fwd_cnt),
             (Waiter::Request { .. }, Err(_)) => {

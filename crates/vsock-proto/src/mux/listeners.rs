@@ -121,7 +121,7 @@ impl Muxer {
         self.listeners = self.listeners.saturating_sub(1);
         self.stats.listeners_refused.count();
         if let Some(ticket) = accept_ticket {
-            self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
+            self.replies.refuse(ticket, Errno::ECONNABORTED);
         }
     }
 
@@ -251,7 +251,7 @@ impl Muxer {
         let accept_ticket = listener.accept_ticket.take();
         let unannounced = std::mem::take(&mut listener.unannounced);
         if let Some(ticket) = accept_ticket {
-            self.replies.answer(ticket, Reply::Result(Errno::ECONNABORTED.reply()));
+            self.replies.refuse(ticket, Errno::ECONNABORTED);
         }
         let waiting = self.table.ids().into_iter().filter(|&of| self.waits_for(of, id));
         for inbound in waiting.chain(unannounced).collect::<Vec<_>>() {

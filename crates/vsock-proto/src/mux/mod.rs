@@ -356,7 +356,7 @@ impl Muxer {
             _ => None,
         };
         match (ticket, why) {
-            (Some(ticket), Some(errno)) => self.replies.answer(ticket, Reply::Result(errno.reply())),
+            (Some(ticket), Some(errno)) => self.replies.refuse(ticket, errno),
             (Some(ticket), None) => self.replies.cancel(ticket),
             (None, _) => {}
         }

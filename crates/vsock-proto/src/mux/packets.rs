@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::control::tsi_key;
 use super::proxy::{Origin, State, Waiter};
 use super::{Action, Muxer, StrayReset};
 use crate::ids::{Cid, Key, ProxyId};
@@ -278,14 +279,10 @@ impl Muxer {
             return Received::Nothing;
         }
         let addressed = !self.config.tsi.is_empty() && key.host_port == port::SENDTO_DATA;
-        if addressed || key.host_port == key.guest_port {
-            let own = Key {
-                guest_port: key.guest_port,
-                host_port: port::RENDEZVOUS,
-            };
-            if let Some(id) = self.table.find(SocketKind::Datagram, own) {
-                return self.datagram_of(id, header.len, addressed);
-            }
+        if (addressed || key.host_port == key.guest_port)
+            && let Some(id) = self.table.find(SocketKind::Datagram, tsi_key(key.guest_port))
+        {
+            return self.datagram_of(id, header.len, addressed);
         }
         if !addressed && self.config.datagram_routes.contains(&key.host_port) {
             return Received::RouteDatagram {

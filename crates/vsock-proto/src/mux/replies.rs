@@ -86,6 +86,11 @@ impl Replies {
         }
     }
 
+    /// Answers a request with an error.
+    pub(crate) fn refuse(&mut self, ticket: Ticket, errno: Errno) {
+        self.answer(ticket, refusal(ticket.control_port, errno));
+    }
+
     /// Answers an ACCEPT that is open.
     pub(crate) fn announce(&mut self, ticket: Ticket, announced: Announced) {
         if let Some(slot) = self.slots.get_mut(&ticket.reply_port) {
@@ -145,10 +150,10 @@ impl Replies {
         due.map(|(&reply_port, slot)| ReplyState {
             reply_port,
             control_port: slot.control_port,
-            reply: slot.reply.clone().unwrap_or(match slot.control_port {
-                port::GETNAME => Reply::Name(Err(Errno::ECONNABORTED.reply())),
-                _ => Reply::Result(Errno::ECONNABORTED.reply()),
-            }),
+            reply: slot
+                .reply
+                .clone()
+                .unwrap_or(refusal(slot.control_port, Errno::ECONNABORTED)),
             accepted_at: slot.announces.and_then(|announced| listener_port(announced.listener)),
         })
         .collect()
@@ -156,6 +161,14 @@ impl Replies {
 
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+}
+
+/// An error as the answer to a request to this port.
+fn refusal(control_port: u32, errno: Errno) -> Reply {
+    match control_port {
+        port::GETNAME => Reply::Name(Err(errno.reply())),
+        _ => Reply::Result(errno.reply()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::control::{tsi_key, usable_destination};
 use super::proxy::{Datagram, Listener, Origin, State};
 use super::replies::Announced;
 use super::{Action, MAX_DEPARTED, Muxer, unanswered};
-use crate::ids::{Key, ProxyId};
+use crate::ids::ProxyId;
 use crate::policy::Operation;
 use crate::state::{DatagramState, ListenerState, MuxerState, ReplyState, RestoreError};
 use crate::wire::{Family, Reply, SocketKind, SocketName, port};
@@ -133,41 +133,26 @@ impl Muxer {
         for (listener, at) in state.listeners.iter().zip(places.listeners) {
             self.restore_listener(listener, at);
         }
-        for ReplyState {
-            reply_port,
-            control_port,
-            reply,
-            accepted_at,
-        } in &state.replies
-        {
-            let ticket = self.replies.reserve(*reply_port, *control_port);
-            match accepted_at.and_then(|port| self.find_tsi(port)) {
-                Some(listener) if *reply == Reply::Result(0) => {
-                    let inbound = ProxyId::NOBODY;
-                    self.replies.announce(ticket, Announced { listener, inbound });
-                }
-                _ => self.replies.answer(ticket, reply.clone()),
-            }
+        for reply in &state.replies {
+            self.restore_reply(reply);
         }
         for peer in &state.peers {
             // Its answer may be on its way.
-            let key = Key {
-                guest_port: peer.guest_port,
-                host_port: peer.host_port,
-            };
-            self.unanswered.add(key, ProxyId::NOBODY);
+            self.unanswered.add(peer.key(), ProxyId::NOBODY);
         }
-        self.departed = state
-            .peers
-            .iter()
-            .map(|peer| {
-                let key = Key {
-                    guest_port: peer.guest_port,
-                    host_port: peer.host_port,
-                };
-                (key, peer.name.clone())
-            })
-            .collect();
+        let peers = state.peers.iter();
+        self.departed = peers.map(|peer| (peer.key(), peer.name.clone())).collect();
+    }
+
+    fn restore_reply(&mut self, saved: &ReplyState) {
+        let ticket = self.replies.reserve(saved.reply_port, saved.control_port);
+        match saved.accepted_at.and_then(|port| self.find_tsi(port)) {
+            Some(listener) if saved.reply == Reply::Result(0) => {
+                let inbound = ProxyId::NOBODY;
+                self.replies.announce(ticket, Announced { listener, inbound });
+            }
+            _ => self.replies.answer(ticket, saved.reply.clone()),
+        }
     }
 
     fn insert_tsi(&mut self, port: u32, kind: SocketKind, family: Family, state: State) -> Option<ProxyId> {

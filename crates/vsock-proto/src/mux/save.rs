@@ -14,11 +14,7 @@ impl Muxer {
             ..MuxerState::default()
         };
         for (key, name) in &self.departed {
-            state.peers.push(PeerState {
-                guest_port: key.guest_port,
-                host_port: key.host_port,
-                name: name.clone(),
-            });
+            state.peers.push(PeerState::new(*key, name.clone()));
         }
         for proxy in self.table.ids().into_iter().filter_map(|id| self.table.get(id)) {
             self.save_proxy(proxy, &mut state);
@@ -42,11 +38,9 @@ impl Muxer {
             }
             (Origin::Tsi(_), State::Stream(_) | State::Closed) => {}
             (Origin::Tsi(family), _) => state.sockets.push(SocketState { port, family }),
-            _ => state.peers.extend(proxy.peer.clone().map(|name| PeerState {
-                guest_port: port,
-                host_port: proxy.key.host_port,
-                name,
-            })),
+            _ => state
+                .peers
+                .extend(proxy.peer.clone().map(|name| PeerState::new(proxy.key, name))),
         }
     }
 

@@ -97,6 +97,12 @@ impl Table {
         }
     }
 
+    /// The stream with this key, or else the datagram socket.
+    pub(crate) fn find_any(&self, key: Key) -> Option<ProxyId> {
+        self.find(SocketKind::Stream, key)
+            .or_else(|| self.find(SocketKind::Datagram, key))
+    }
+
     /// `None` when the table is full or the key is taken.
     pub(crate) fn insert(&mut self, proxy: Proxy) -> Option<ProxyId> {
         if self.is_full() || self.find(proxy.kind, proxy.key).is_some() {

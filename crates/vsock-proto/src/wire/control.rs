@@ -54,6 +54,17 @@ pub enum SocketKind {
     Datagram,
 }
 
+impl SocketKind {
+    /// The kind of Linux's number; `None` for those that TSI does not carry.
+    pub fn from_number(number: u16) -> Option<SocketKind> {
+        match number {
+            1 => Some(SocketKind::Stream),
+            2 => Some(SocketKind::Datagram),
+            _ => None,
+        }
+    }
+}
+
 /// A control request, checked for length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
