@@ -8,7 +8,7 @@ use vsock_proto::policy::{Hook, Policy};
 use vsock_proto::{Cid, Config, Limits, Muxer, Publish, TsiFlags};
 
 use crate::Handler;
-use crate::backend::{HostSockets, Route, RouteError, RouteListener, check_routes};
+use crate::backend::{DatagramService, HostSockets, Route, RouteError, RouteListener, check_routes};
 
 /// Set-up of a device.
 pub struct VsockConfig {
@@ -115,28 +115,7 @@ impl VsockConfig {
             limits: self.limits,
             ..Config::new(self.guest_cid)
         };
-        let mut datagram_services = Vec::new();
-        for route in self.routes {
-            match route {
-                Route::Connect { port, path } => {
-                    config.stream_routes.insert(port);
-                    backend = backend.with_path(port, path);
-                }
-                Route::Service { port, service } => {
-                    config.stream_routes.insert(port);
-                    backend = backend.with_service(port, service);
-                }
-                Route::DatagramService { port, service } => {
-                    config.datagram_routes.insert(port);
-                    datagram_services.push((port, service));
-                }
-                Route::Multiplex { path } => {
-                    config.any_stream_route = true;
-                    backend = backend.with_prefix(path);
-                }
-                Route::Listen { .. } => {}
-            }
-        }
+        let (backend, datagram_services) = add_routes(self.routes, &mut config, backend);
         let mut mux = Muxer::new(config);
         if let Some(hook) = self.hook {
             mux = mux.with_hook(hook);
@@ -147,4 +126,35 @@ impl VsockConfig {
         }
         Ok(handler)
     }
+}
+
+/// A service and its port.
+type ServiceAtPort = (u32, Box<dyn DatagramService>);
+
+/// Tells the muxer which ports lead somewhere, and the back-end where the streams go. Gives the datagram services.
+fn add_routes(routes: Vec<Route>, config: &mut Config, mut backend: HostSockets) -> (HostSockets, Vec<ServiceAtPort>) {
+    let mut datagram_services = Vec::new();
+    for route in routes {
+        match route {
+            Route::Connect { port, path } => {
+                config.stream_routes.insert(port);
+                backend = backend.with_path(port, path);
+            }
+            Route::Service { port, service } => {
+                config.stream_routes.insert(port);
+                backend = backend.with_service(port, service);
+            }
+            Route::DatagramService { port, service } => {
+                config.datagram_routes.insert(port);
+                datagram_services.push((port, service));
+            }
+            Route::Multiplex { path } => {
+                config.any_stream_route = true;
+                backend = backend.with_prefix(path);
+            }
+            // Its socket is the handler's.
+            Route::Listen { .. } => {}
+        }
+    }
+    (backend, datagram_services)
 }

@@ -21,7 +21,7 @@ pub use routes::{Route, RouteError};
 pub use service::{DatagramService, ServiceRead, StreamConnector, StreamService};
 pub use sockets::HostSockets;
 
-pub(crate) use names::{UNNAMED, from_any, to_any};
+pub(crate) use names::{UNNAMED, from_any};
 pub(crate) use routes::{RouteKind, RouteListener, check as check_routes};
 pub(crate) use service::silence;
 

@@ -8,11 +8,6 @@ use vsock_proto::wire::{SocketName, UnixName};
 /// What an AF_UNIX socket without a name is called, for which the host says nothing at all.
 pub(crate) const UNNAMED: SocketName = SocketName::Unix(UnixName::Unnamed);
 
-/// The host's form of an internet name; AF_UNIX names go through the root folder first.
-pub(crate) fn to_any(name: &SocketName) -> Option<SocketAddrAny> {
-    name.inet().map(SocketAddrAny::from)
-}
-
 /// The guest's form of a name. Paths of the host mean nothing in the guest, and are not for it to see.
 pub(crate) fn from_any(addr: SocketAddrAny) -> Option<SocketName> {
     match addr.address_family() {

@@ -9,7 +9,7 @@ use vsock_proto::wire::{Family, SocketName};
 
 use super::service::StreamConnector;
 use super::unix::UnixRoot;
-use super::{Backend, Connection, HostStream, Listener, Peer, inet, to_any, unix};
+use super::{Backend, Connection, HostStream, Listener, Peer, inet, unix};
 
 /// Sockets of this host: the internet, one folder of AF_UNIX sockets, and plain vsock ports.
 #[derive(Default)]
@@ -123,10 +123,10 @@ impl Backend for HostSockets {
     fn datagram_peer(&mut self, name: &SocketName) -> Result<Peer, Errno> {
         match name {
             SocketName::Unix(name) => self.root()?.peer(name),
-            SocketName::Inet(_) => {
-                let addr = to_any(name).ok_or(Errno::EINVAL)?;
-                Ok(Peer { addr, _held: None })
-            }
+            SocketName::Inet(addr) => Ok(Peer {
+                addr: (*addr).into(),
+                _held: None,
+            }),
         }
     }
 }

@@ -73,16 +73,7 @@ impl UnixRoot {
         };
         let dir = self.open_published(parent)?;
         let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
-        let fd = socket(SocketType::STREAM)?;
-        remove_dead_socket(&dir, last)?;
-        net::bind(&fd, &addr).map_err(errno)?;
-        let place = Some(Place::new(dir, last).map_err(errno)?);
-        net::listen(&fd, backlog.into()).map_err(errno)?;
-        Ok(Listener {
-            socket: fd,
-            at: SocketName::Unix(name.clone()),
-            place,
-        })
+        listen_in(dir, last, &addr, name.clone(), backlog)
     }
 
     /// A folder in or below a published one. Links lead to what is published, not from there to elsewhere.
@@ -185,14 +176,26 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
     );
     let dir = dir.map_err(errno)?;
     let addr = SocketAddrUnix::new(path).map_err(errno)?;
+    let name = UnixName::Path(path.as_os_str().as_bytes().into());
+    listen_in(dir, last, &addr, name, backlog)
+}
+
+/// Listens at `last` in a folder, to which `addr` leads, under a name.
+fn listen_in(
+    dir: OwnedFd,
+    last: &OsStr,
+    addr: &SocketAddrUnix,
+    name: UnixName,
+    backlog: u16,
+) -> Result<Listener, Errno> {
     let fd = socket(SocketType::STREAM)?;
     remove_dead_socket(&dir, last)?;
-    net::bind(&fd, &addr).map_err(errno)?;
+    net::bind(&fd, addr).map_err(errno)?;
     let place = Some(Place::new(dir, last).map_err(errno)?);
     net::listen(&fd, backlog.into()).map_err(errno)?;
     Ok(Listener {
         socket: fd,
-        at: SocketName::Unix(UnixName::Path(path.as_os_str().as_bytes().into())),
+        at: SocketName::Unix(name),
         place,
     })
 }

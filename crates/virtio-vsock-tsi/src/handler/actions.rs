@@ -42,7 +42,7 @@ impl<B: Backend> Handler<B> {
                 self.take_connection(now, id, result);
             }
             Action::Listen { id, at, backlog } => self.listen(id, &at, backlog),
-            Action::ResumeAccept { id } => self.set_reading(id, true),
+            Action::ResumeAccept { id } => self.endpoints.set_reading(id, true),
             Action::OpenDatagram { id, family } => {
                 let result = self.open_datagram(id, family);
                 self.mux.datagram_opened(id, result);
@@ -110,12 +110,6 @@ impl<B: Backend> Handler<B> {
         }
     }
 
-    fn set_reading(&mut self, id: ProxyId, reading: bool) {
-        if let Some(endpoint) = self.endpoints.change(id) {
-            endpoint.reading = reading;
-        }
-    }
-
     fn open_datagram(&mut self, id: ProxyId, family: Family) -> Result<(), Errno> {
         let fd = self.backend.datagram(family)?;
         let mut endpoint = Endpoint::new(id, Body::Datagram(fd));
@@ -177,7 +171,7 @@ impl<B: Backend> Handler<B> {
             endpoint.backlog.greet(format!("OK {host_port}\n").as_bytes());
         }
         // It may speak first.
-        if matches!(endpoint.body, Body::Stream(HostStream::Service(_))) {
+        if endpoint.is_service() {
             self.mux.readable(id);
         }
         self.flush_backlog(id);

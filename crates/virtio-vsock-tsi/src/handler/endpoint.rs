@@ -73,6 +73,12 @@ impl Endpoint {
         endpoint
     }
 
+    /// Whether it is a stream of something in this process.
+    #[inline]
+    pub(super) fn is_service(&self) -> bool {
+        matches!(self.body, Body::Stream(HostStream::Service(_)))
+    }
+
     /// What an event loop can wait for.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.body {
@@ -178,6 +184,13 @@ impl Endpoints {
     pub(super) fn change(&mut self, id: ProxyId) -> Option<&mut Endpoint> {
         self.changed.push(id);
         self.get_mut(id)
+    }
+
+    /// Whether the event loop is to wake us when there is something to read.
+    pub(super) fn set_reading(&mut self, id: ProxyId, reading: bool) {
+        if let Some(endpoint) = self.change(id) {
+            endpoint.reading = reading;
+        }
     }
 
     #[inline]

@@ -33,10 +33,8 @@ impl<B: Backend> Handler<B> {
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
             self.resume_routes(watcher);
-            for id in std::mem::take(&mut self.paused) {
-                if let Some(endpoint) = self.endpoints.change(id) {
-                    endpoint.reading = true;
-                }
+            for id in self.paused_listeners.drain(..) {
+                self.endpoints.set_reading(id, true);
             }
         }
     }
@@ -116,17 +114,15 @@ impl<B: Backend> Handler<B> {
     /// There is something to read. If that is no news, the driver is slower than the host, and the event loop need not
     /// repeat it.
     fn input(&mut self, id: ProxyId) {
-        if !self.mux.readable(id)
-            && let Some(endpoint) = self.endpoints.change(id)
-        {
-            endpoint.reading = false;
+        if !self.mux.readable(id) {
+            self.endpoints.set_reading(id, false);
         }
     }
 
     fn accept(&mut self, now: Duration, id: ProxyId) {
         loop {
             if !self.mux.may_accept(id) {
-                return self.pause_accept(id);
+                return self.endpoints.set_reading(id, false);
             }
             let Some(Body::Listener(listener)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
                 return;
@@ -135,18 +131,12 @@ impl<B: Backend> Handler<B> {
                 Ok((fd, peer)) => self.accepted(now, id, fd, peer),
                 Err(OsErrno::CONNABORTED | OsErrno::INTR) => {}
                 Err(OsErrno::MFILE | OsErrno::NFILE | OsErrno::NOMEM | OsErrno::NOBUFS) => {
-                    self.paused.push(id);
+                    self.paused_listeners.push(id);
                     self.accept_again = Some(now + ACCEPT_PAUSE);
-                    return self.pause_accept(id);
+                    return self.endpoints.set_reading(id, false);
                 }
                 Err(_) => return,
             }
-        }
-    }
-
-    fn pause_accept(&mut self, id: ProxyId) {
-        if let Some(endpoint) = self.endpoints.change(id) {
-            endpoint.reading = false;
         }
     }
 

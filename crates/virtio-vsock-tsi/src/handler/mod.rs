@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use virtio_ring::{Hold, Nearby, Ring, RingError};
 use vm_memory::GuestMemoryBackend;
-use vsock_proto::{Muxer, Stats};
+use vsock_proto::{Muxer, ProxyId, Stats};
 
 use crate::backend::{Backend, DatagramService, HostSockets, RouteListener};
 use crate::watch::Watcher;
@@ -82,7 +82,8 @@ pub struct Handler<B = HostSockets> {
     handshakes: Vec<Option<Handshake>>,
     /// When listeners that ran into a lack of descriptors are tried again.
     accept_again: Option<Duration>,
-    paused: Vec<vsock_proto::ProxyId>,
+    /// Those of the guest's among them; routes are all tried again.
+    paused_listeners: Vec<ProxyId>,
     transport_reset: TransportReset,
     said_not_published: bool,
 }
@@ -103,7 +104,7 @@ impl<B: Backend> Handler<B> {
             routes: Vec::new(),
             handshakes: Vec::new(),
             accept_again: None,
-            paused: Vec::new(),
+            paused_listeners: Vec::new(),
             transport_reset: TransportReset::None,
             said_not_published: false,
         }
@@ -211,7 +212,7 @@ impl<B: Backend> Handler<B> {
         self.sent = Hold::default();
         self.update_to_come = UpdateToCome::default();
         self.handshakes.clear();
-        self.paused.clear();
+        self.paused_listeners.clear();
         self.accept_again = None;
         self.transport_reset = TransportReset::None;
     }

@@ -13,7 +13,7 @@ use vsock_proto::{DatagramRead, MAX_TURN_PACKETS, Muxer, ProxyId, StreamRead, Tr
 
 use super::Handler;
 use super::endpoint::{Body, Endpoints};
-use crate::backend::{Backend, HostStream, ServiceRead, from_any, would_block};
+use crate::backend::{Backend, HostStream, ServiceRead, StreamService, from_any, would_block};
 use crate::sys::{self, Parts};
 use crate::watch::Watcher;
 
@@ -303,7 +303,7 @@ impl<B: Backend> Handler<B> {
     /// A service that was full may have room again after it was read.
     fn retry_service(&mut self, id: ProxyId) {
         if let Some(endpoint) = self.endpoints.get(id)
-            && matches!(endpoint.body, Body::Stream(HostStream::Service(_)))
+            && endpoint.is_service()
             && !endpoint.backlog.is_empty()
         {
             self.flush_backlog(id);
@@ -343,29 +343,14 @@ impl<B: Backend> Handler<B> {
             return (0, Err(error));
         }
         let asked = parts.bytes();
-        let result = match stream {
-            HostStream::Socket(fd) => sys::receive(fd.as_fd(), &parts),
+        match stream {
+            HostStream::Socket(fd) => (asked, sys::receive(fd.as_fd(), &parts)),
             HostStream::Service(service) => {
-                let bytes = Self::scratch(scratch);
-                let len = asked.min(bytes.len());
-                let bytes = bytes.get_mut(..len).unwrap_or_default();
-                match service.read(bytes) {
-                    ServiceRead::Bytes(len) => Ok(parts.fill(bytes.get(..len).unwrap_or_default())),
-                    ServiceRead::Empty => Err(io::ErrorKind::WouldBlock.into()),
-                    ServiceRead::Eof => Ok(0),
-                }
+                let result = read_service(&mut **service, &parts, Self::scratch(scratch));
+                // A service is asked until it is empty; nothing reports it again.
+                (result.as_ref().copied().unwrap_or(asked), result)
             }
-        };
-        // A service is asked until it is empty; nothing reports it again.
-        let is_service = matches!(stream, HostStream::Service(_));
-        (
-            if is_service {
-                result.as_ref().copied().unwrap_or(asked)
-            } else {
-                asked
-            },
-            result,
-        )
+        }
     }
 
     fn datagram_turn<M: GuestMemoryBackend>(
@@ -415,6 +400,21 @@ impl<B: Backend> Handler<B> {
         let header = self.mux.route_datagram_header(port, guest_port, len);
         self.rx.put(ring, mem, &header, &bytes)?;
         Ok(())
+    }
+}
+
+/// Reads from a service into `parts`, by way of `scratch`.
+fn read_service<B: BitmapSlice>(
+    service: &mut dyn StreamService,
+    parts: &Parts<'_, B>,
+    scratch: &mut [u8],
+) -> io::Result<usize> {
+    let len = parts.bytes().min(scratch.len());
+    let bytes = scratch.get_mut(..len).unwrap_or_default();
+    match service.read(bytes) {
+        ServiceRead::Bytes(len) => Ok(parts.fill(bytes.get(..len).unwrap_or_default())),
+        ServiceRead::Empty => Err(io::ErrorKind::WouldBlock.into()),
+        ServiceRead::Eof => Ok(0),
     }
 }
 

@@ -190,7 +190,7 @@ impl<B: Backend> Handler<B> {
     /// A service may have an answer to what it was given.
     fn after_write(&mut self, id: ProxyId) {
         if let Some(endpoint) = self.endpoints.get(id)
-            && matches!(endpoint.body, Body::Stream(HostStream::Service(_)))
+            && endpoint.is_service()
         {
             self.mux.readable(id);
         }
