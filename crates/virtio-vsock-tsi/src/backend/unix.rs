@@ -180,7 +180,7 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
     listen_in(dir, last, &addr, name, backlog)
 }
 
-/// Listens at `last` in a folder, to which `addr` leads, under a name.
+/// Listens at `last` in `dir`, which is where `addr` leads. The guest, or who else asks, knows the place by `name`.
 fn listen_in(
     dir: OwnedFd,
     last: &OsStr,

@@ -26,6 +26,9 @@ impl<B: Backend> Handler<B> {
     /// The driver has stopped for good: delivers to the host what it had sent, as far as the host takes it within
     /// `patience`. Only [`reset`](Handler::reset) may follow.
     ///
+    /// Blocks, as nothing else here does: up to `patience`, and then up to a second (`patience` if that is shorter) and a
+    /// silence of 50 ms for what hosts are still sending, as a close with that unread resets the connection.
+    ///
     /// # Errors
     /// When the transmit ring is broken; what was taken from it before is delivered all the same.
     pub fn finish<M: GuestMemoryBackend>(

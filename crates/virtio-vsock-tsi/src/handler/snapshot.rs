@@ -12,11 +12,12 @@ use crate::backend::Backend;
 use crate::watch::Watcher;
 
 impl<B: Backend> Handler<B> {
-    /// Gives the driver back all buffers that wait here, so that the rings can be saved: what was taken of them has then
-    /// been used. Nothing else changes; [`serve`](Self::serve) goes on as before.
+    /// Gives the driver back all that waits here, receive buffers and packets that were sent, so that the rings can be
+    /// saved: what was taken of them has then been used. True: interrupt the driver. Nothing else changes;
+    /// [`serve`](Self::serve) goes on as before.
     ///
     /// # Errors
-    /// When the ring is broken.
+    /// When the receive or the transmit ring is broken.
     pub fn quiesce<M: GuestMemoryBackend>(&mut self, queues: &mut Queues, mem: &M) -> Result<bool, RingError> {
         let mem = &Nearby::new(mem);
         self.rx.give_all_back(&mut queues.rx, mem)?;
