@@ -7,82 +7,83 @@
 //! |---|---|
 //! | socket | `MSG_DONTWAIT` on each call |
 //! | FIFO open one way, terminal | a description of our own through `/proc/self/fd`, with O_NONBLOCK |
-//! | where that fails, other devices | `poll` before each call, and small writes |
+//! | where that fails, other devices | `RWF_NOWAIT` on each call (pipes without a name since Linux 6.4) |
+//! | where that is refused too (FIFOs with a name, terminals) | `poll` before each call, and small writes |
 //! | regular file, block device | never blocks for long; cannot be waited for either |
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{RecvFlags, SendFlags};
 
 /// A descriptor of the host that is read and written without waiting, though O_NONBLOCK is never set on it: others may share it.
 ///
 /// A socket has `MSG_DONTWAIT` on each call; a FIFO that is open one way and a terminal are opened anew through
-/// `/proc/self/fd`. Where that fails, and with other devices, `poll` comes before each call, and another process that takes
-/// what was promised can make it wait. Regular files and block devices take what they are given.
+/// `/proc/self/fd`. Where that fails, and with other devices, each call has `RWF_NOWAIT`. Where the host's kernel refuses that,
+/// as for a FIFO with a name or a terminal, `poll` comes before each call, and another process that takes what was promised can
+/// make it wait. Regular files and block devices take what they are given.
 #[derive(Debug)]
 pub struct HostFd {
     fd: OwnedFd,
     method: Method,
+    /// The kernel has refused RWF_NOWAIT ([`Method::NoWait`]).
+    polls: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     Socket,
     OwnDescription,
-    PollFirst,
+    NoWait,
     AlwaysReady,
 }
 
 /// A pipe that `poll` says is writable takes this much (PIPE_BUF, pipe(7)).
 const PIECE_AFTER_POLL: usize = 4096;
 
+/// At the position that the descriptor shares, or without one (preadv2(2)).
+const NO_OFFSET: u64 = u64::MAX;
+
 impl HostFd {
     /// Looks at what the descriptor is.
     pub fn new(fd: OwnedFd) -> Self {
         let Ok(stat) = rustix::fs::fstat(&fd) else {
-            return Self {
-                fd,
-                method: Method::PollFirst,
-            };
+            return Self::with_method(fd, Method::NoWait);
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Socket => Self {
-                fd,
-                method: Method::Socket,
-            },
-            FileType::RegularFile | FileType::BlockDevice | FileType::Directory => Self {
-                fd,
-                method: Method::AlwaysReady,
-            },
+            FileType::Socket => Self::with_method(fd, Method::Socket),
+            FileType::RegularFile | FileType::BlockDevice | FileType::Directory => {
+                Self::with_method(fd, Method::AlwaysReady)
+            }
             FileType::Fifo => Self::reopened(fd),
             FileType::CharacterDevice if is_terminal_with_a_name(&fd, stat.st_rdev) => Self::reopened(fd),
-            _ => Self {
-                fd,
-                method: Method::PollFirst,
-            },
+            _ => Self::with_method(fd, Method::NoWait),
         }
     }
 
     fn reopened(fd: OwnedFd) -> Self {
         match open_again(&fd) {
-            Some(own) => Self {
-                fd: own,
-                method: Method::OwnDescription,
-            },
-            None => Self {
-                fd,
-                method: Method::PollFirst,
-            },
+            Some(own) => Self::with_method(own, Method::OwnDescription),
+            None => Self::with_method(fd, Method::NoWait),
+        }
+    }
+
+    fn with_method(fd: OwnedFd, method: Method) -> Self {
+        Self {
+            fd,
+            method,
+            polls: AtomicBool::new(false),
         }
     }
 
     /// How much to offer to [`write`](Self::write) in one call at most.
     pub(crate) fn piece_len(&self) -> usize {
         match self.method {
-            Method::PollFirst => PIECE_AFTER_POLL,
+            Method::NoWait => PIECE_AFTER_POLL,
             Method::Socket | Method::OwnDescription | Method::AlwaysReady => usize::MAX,
         }
     }
@@ -95,10 +96,7 @@ impl HostFd {
         match self.method {
             Method::Socket => Ok(rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT)?.0),
             Method::OwnDescription | Method::AlwaysReady => Ok(rustix::io::read(&self.fd, buf)?),
-            Method::PollFirst => {
-                self.require(PollFlags::IN)?;
-                Ok(rustix::io::read(&self.fd, buf)?)
-            }
+            Method::NoWait => self.read_without_waiting(buf),
         }
     }
 
@@ -114,11 +112,45 @@ impl HostFd {
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
             )?),
             Method::OwnDescription | Method::AlwaysReady => Ok(rustix::io::write(&self.fd, buf)?),
-            Method::PollFirst => {
-                self.require(PollFlags::OUT)?;
-                let piece = buf.get(..PIECE_AFTER_POLL).unwrap_or(buf);
-                Ok(rustix::io::write(&self.fd, piece)?)
+            Method::NoWait => self.write_without_waiting(buf),
+        }
+    }
+
+    fn read_without_waiting(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.unless_refused(|| {
+            let mut whole = [IoSliceMut::new(buf)];
+            rustix::io::preadv2(&self.fd, &mut whole, NO_OFFSET, ReadWriteFlags::NOWAIT)
+        });
+        if let Some(read) = read {
+            return read;
+        }
+        self.require(PollFlags::IN)?;
+        Ok(rustix::io::read(&self.fd, buf)?)
+    }
+
+    fn write_without_waiting(&self, buf: &[u8]) -> io::Result<usize> {
+        let whole = [IoSlice::new(buf)];
+        let written = self.unless_refused(|| rustix::io::pwritev2(&self.fd, &whole, NO_OFFSET, ReadWriteFlags::NOWAIT));
+        if let Some(written) = written {
+            return written;
+        }
+        self.require(PollFlags::OUT)?;
+        let piece = buf.get(..PIECE_AFTER_POLL).unwrap_or(buf);
+        Ok(rustix::io::write(&self.fd, piece)?)
+    }
+
+    /// `None` where the kernel has no RWF_NOWAIT for this descriptor, and what remains is `poll`. That does not change, so it
+    /// is asked once.
+    fn unless_refused(&self, call: impl FnOnce() -> rustix::io::Result<usize>) -> Option<io::Result<usize>> {
+        if self.polls.load(Ordering::Relaxed) {
+            return None;
+        }
+        match call() {
+            Err(Errno::OPNOTSUPP) => {
+                self.polls.store(true, Ordering::Relaxed);
+                None
             }
+            done => Some(done.map_err(io::Error::from)),
         }
     }
 
@@ -168,6 +200,10 @@ mod tests {
     use std::fs::File;
     use std::io::{Read, Seek, SeekFrom, Write};
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     fn pipe() -> (OwnedFd, OwnedFd) {
         rustix::pipe::pipe().unwrap()
@@ -189,6 +225,51 @@ mod tests {
 
     fn fill(output: &HostFd) {
         while output.write(&[b'x'; 1024]).is_ok() {}
+    }
+
+    /// A pipe of another user, which this process may not open again.
+    fn of_another_user(fd: OwnedFd) -> HostFd {
+        HostFd::with_method(fd, Method::NoWait)
+    }
+
+    /// Counts its calls until the pipe has no reader any more.
+    fn write_on(output: HostFd, piece: &'static [u8]) -> Arc<AtomicU32> {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        thread::spawn(move || {
+            while !matches!(output.write(piece), Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+                counted.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        calls
+    }
+
+    fn goes_on(calls: &AtomicU32) -> bool {
+        let (before, patience) = (calls.load(Ordering::Acquire), Instant::now() + Duration::from_secs(2));
+        while calls.load(Ordering::Acquire) == before && Instant::now() < patience {
+            thread::yield_now();
+        }
+        calls.load(Ordering::Acquire) != before
+    }
+
+    /// Each page that is read is room that both want, and nobody reads until both have said that they do not wait for it.
+    #[test]
+    fn writers_that_share_a_pipe_of_another_user_do_not_wait_for_a_reader() {
+        let (read, write) = pipe();
+        let mut reader = File::from(read);
+        let full = of_another_user(write.try_clone().unwrap());
+        fill(&full);
+        if full.polls.load(Ordering::Acquire) {
+            eprintln!("skipped: this kernel has no RWF_NOWAIT for pipes");
+            return;
+        }
+        let byte = write_on(of_another_user(write.try_clone().unwrap()), b"x");
+        let page = write_on(of_another_user(write), &[b'y'; PIECE_AFTER_POLL]);
+
+        for round in 0..100 {
+            reader.read_exact(&mut [0; PIECE_AFTER_POLL]).unwrap();
+            assert!(goes_on(&byte) && goes_on(&page), "round {round}");
+        }
     }
 
     #[test]
@@ -278,8 +359,10 @@ mod tests {
         let path = folder.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let both = rustix::fs::open(&path, OFlags::RDWR, Mode::empty()).unwrap();
-        let input = HostFd::new(both);
+        let both = HostFd::new(both);
 
-        assert_eq!(input.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(both.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        fill(&both);
+        assert_eq!(both.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }
