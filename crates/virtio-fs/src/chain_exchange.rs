@@ -8,7 +8,7 @@ use vm_memory::GuestMemoryBackend;
 
 use crate::cached_reads::CachedReads;
 use crate::sys::{self, Span};
-use crate::{Exchange, Fault, Source, Target};
+use crate::{Durability, Exchange, Fault, Source, Target};
 
 /// One chain as a message and the room for its reply.
 pub(crate) struct ChainExchange<'a, M> {
@@ -74,12 +74,16 @@ impl<M: GuestMemoryBackend> Exchange for ChainExchange<'_, M> {
         read
     }
 
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {
+    fn request_to_file(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        to: Target,
+        durability: Durability,
+    ) -> io::Result<usize> {
         let segments = self.chain.readable_segments();
         let span = Span { segments, offset, len };
-        match to {
-            Target::At(at) => sys::write_from(file, at, self.mem, &span),
-            Target::End => sys::append_from(file, self.mem, &span),
-        }
+        durability.write(file, |flags| sys::write_from(file, to, flags, self.mem, &span))
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::ReadWriteFlags;
 
+use crate::durability::Durability;
 use crate::errno::{Errno, Result};
 use crate::sys;
 
@@ -32,6 +33,20 @@ pub enum Target {
     At(u64),
     /// Behind all that is in the file by then, whoever writes to it meanwhile (`RWF_APPEND`).
     End,
+}
+
+impl Target {
+    /// Where that is to `pwritev2(2)`, beside other flags.
+    ///
+    /// # Errors
+    /// EINVAL for the offset that it takes for the file position, which nobody here has to do with.
+    pub(crate) fn for_host(self, flags: ReadWriteFlags) -> io::Result<(u64, ReadWriteFlags)> {
+        match self {
+            Self::At(sys::NO_OFFSET) => Err(sys::einval()),
+            Self::At(offset) => Ok((offset, flags)),
+            Self::End => Ok((0, flags | ReadWriteFlags::APPEND)),
+        }
+    }
 }
 
 /// One request and the room for its reply.
@@ -62,11 +77,18 @@ pub trait Exchange {
     /// As `preadv(2)`; EFAULT when there is less room.
     fn reply_from_file(&mut self, offset: usize, len: usize, from: Source<'_>) -> io::Result<usize>;
 
-    /// Writes `len` bytes of the request to a file and gives how many it were.
+    /// Writes `len` bytes of the request to a file and gives how many it were. They are as durable then as was asked for.
     ///
     /// # Errors
     /// As `pwritev2(2)`; EFAULT when there are fewer bytes.
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize>;
+    fn request_to_file(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        to: Target,
+        durability: Durability,
+    ) -> io::Result<usize>;
 }
 
 /// Room for the data of a READ.
@@ -154,6 +176,7 @@ pub struct DataIn<'a> {
     len: usize,
     taken: usize,
     appends: bool,
+    durability: Durability,
 }
 
 impl<'a> DataIn<'a> {
@@ -164,12 +187,24 @@ impl<'a> DataIn<'a> {
             len,
             taken: 0,
             appends: false,
+            durability: Durability::None,
         }
     }
 
     pub(crate) fn appending(mut self) -> Self {
         self.appends = true;
         self
+    }
+
+    pub(crate) fn durable(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How durable the data is to be when the WRITE is answered. [`take_to_file`](Self::take_to_file) sees to it.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Whether the program that writes appends.
@@ -206,25 +241,23 @@ impl<'a> DataIn<'a> {
     /// # Errors
     /// As `pwritev2(2)`, unless something was written before.
     pub fn take_to_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> Result<usize> {
-        let start = self.taken;
+        let before = self.taken;
         let mut at = offset;
         while self.remaining() > 0 {
             let to = if self.appends { Target::End } else { Target::At(at) };
-            match self
-                .exchange
-                .request_to_file(self.start + self.taken, self.remaining(), file, to)
-            {
+            let (start, len) = (self.start + self.taken, self.remaining());
+            match self.exchange.request_to_file(start, len, file, to, self.durability) {
                 Ok(0) => break,
                 Ok(n) => {
                     self.taken += n.min(self.remaining());
                     at = at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if self.taken > start => break,
+                Err(_) if self.taken > before => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(self.taken - start)
+        Ok(self.taken - before)
     }
 }
 
@@ -274,11 +307,22 @@ impl Exchange for SliceExchange<'_> {
         Ok(rustix::io::pread(from.file, part, from.at)?)
     }
 
-    fn request_to_file(&self, offset: usize, len: usize, file: BorrowedFd<'_>, to: Target) -> io::Result<usize> {
+    fn request_to_file(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        to: Target,
+        durability: Durability,
+    ) -> io::Result<usize> {
         let part = self.request_part(offset, len).map_err(|Fault| sys::efault())?;
-        Ok(match to {
-            Target::At(at) => rustix::io::pwrite(file, part, at)?,
-            Target::End => rustix::io::pwritev2(file, &[IoSlice::new(part)], 0, ReadWriteFlags::APPEND)?,
+        durability.write(file, |flags| {
+            let (at, flags) = to.for_host(flags)?;
+            Ok(if flags.is_empty() {
+                rustix::io::pwrite(file, part, at)?
+            } else {
+                rustix::io::pwritev2(file, &[IoSlice::new(part)], at, flags)?
+            })
         })
     }
 }

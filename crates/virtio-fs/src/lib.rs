@@ -21,6 +21,7 @@ mod aside;
 mod boxed;
 mod cached_reads;
 mod chain_exchange;
+mod durability;
 mod errno;
 mod exchange;
 mod filesystem;
@@ -45,6 +46,7 @@ mod device;
 pub use aside::Task;
 #[cfg(feature = "transport")]
 pub use device::{Fs, FsConfig, FsConfigError, FsWorker};
+pub use durability::Durability;
 pub use errno::Errno;
 pub use exchange::{DataIn, DataOut, Exchange, Fault, SliceExchange, Source, Target};
 pub use filesystem::{DirSink, FileSystem};

@@ -11,7 +11,7 @@ use fuse_wire::{HeaderIn, Opcode, SetattrIn, SetattrValid, WriteIn};
 /// Bytes of a request or of the room for its reply.
 const MOST: usize = 64 << 10;
 
-/// Files that are open with one of these have each write on the disk before it is done.
+/// A WRITE with one of these is on the disk before it is answered; see `Durability`.
 const SYNCHRONOUS: u32 = (libc::O_SYNC | libc::O_DSYNC).cast_unsigned();
 
 /// The first bytes of a request: its length and its operation.

@@ -10,14 +10,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::io::ReadWriteFlags;
 use virtio_ring::Segment;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, MemoryRegionAddress};
+
+use crate::Target;
 
 /// How many parts of guest memory go into one system call. More parts take several calls.
 const MAX_PARTS: usize = 256;
 
 pub(crate) fn efault() -> io::Error {
     io::Error::from_raw_os_error(libc::EFAULT)
+}
+
+pub(crate) fn einval() -> io::Error {
+    io::Error::from_raw_os_error(libc::EINVAL)
 }
 
 /// At most `len` bytes of a chain's segments from `offset` on.
@@ -41,8 +48,8 @@ pub(crate) fn read_into<M: GuestMemoryBackend>(
     })
 }
 
-/// To `preadv2` the file position, which nobody here has to do with.
-const NO_OFFSET: u64 = u64::MAX;
+/// To `preadv2` and `pwritev2` the file position, which nobody here has to do with.
+pub(crate) const NO_OFFSET: u64 = u64::MAX;
 
 /// The same as far as the host has the file's data in memory: EAGAIN where it has to be read from a disk first.
 pub(crate) fn read_cached_into<M: GuestMemoryBackend>(
@@ -52,7 +59,7 @@ pub(crate) fn read_cached_into<M: GuestMemoryBackend>(
     span: &Span<'_>,
 ) -> io::Result<usize> {
     if offset == NO_OFFSET {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        return Err(einval());
     }
     with_parts(mem, span, |parts, count| {
         // SAFETY: as in `read_into`.
@@ -65,24 +72,24 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
-/// Writes guest memory to a file at `offset`. Gives how many bytes it were, which can be fewer than asked for.
+/// Writes guest memory to a file, with flags of `pwritev2(2)`. Gives how many bytes it were, which can be fewer than asked for.
 pub(crate) fn write_from<M: GuestMemoryBackend>(
     file: BorrowedFd<'_>,
-    offset: u64,
+    to: Target,
+    flags: ReadWriteFlags,
     mem: &M,
     span: &Span<'_>,
 ) -> io::Result<usize> {
+    let (offset, flags) = to.for_host(flags)?;
+    let (offset, flags) = (offset.cast_signed(), flags.bits().cast_signed());
     with_parts(mem, span, |parts, count| {
         // SAFETY: as in `read_into`; the kernel only reads, and what the guest changes meanwhile is its own data.
-        unsafe { libc::pwritev64(file.as_raw_fd(), parts, count, offset.cast_signed()) }
-    })
-}
-
-/// The same behind all that is in the file by then.
-pub(crate) fn append_from<M: GuestMemoryBackend>(file: BorrowedFd<'_>, mem: &M, span: &Span<'_>) -> io::Result<usize> {
-    with_parts(mem, span, |parts, count| {
-        // SAFETY: as in `write_from`.
-        unsafe { libc::pwritev2(file.as_raw_fd(), parts, count, 0, libc::RWF_APPEND) }
+        unsafe {
+            match flags {
+                0 => libc::pwritev64(file.as_raw_fd(), parts, count, offset),
+                flags => libc::pwritev2(file.as_raw_fd(), parts, count, offset, flags),
+            }
+        }
     })
 }
 
@@ -469,7 +476,9 @@ mod tests {
             offset,
             len,
         };
-        assert_eq!(write_from(file.as_fd(), 4, &mem, &span(3, 8200)).unwrap(), 8200);
+        let (to, flags) = (Target::At(4), ReadWriteFlags::empty());
+        let written = write_from(file.as_fd(), to, flags, &mem, &span(3, 8200));
+        assert_eq!(written.unwrap(), 8200);
         file.seek(SeekFrom::Start(0)).unwrap();
         let mut written = Vec::new();
         file.read_to_end(&mut written).unwrap();

@@ -10,23 +10,44 @@ use common::message::{Body, Caller, op, u64_at};
 use common::{Driver, ROOT, is_root, mounted, share};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 
+/// Where a filter sees the sixth argument of a system call: behind 16 bytes of other things and five arguments.
+const SIXTH_ARGUMENT: u32 = 16 + 5 * 8;
+
+fn statement(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    let code = u16::try_from(code).unwrap();
+    libc::sock_filter { code, jt, jf, k }
+}
+
+fn load(offset: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+/// Goes over the next `skipped` statements where what was loaded is something else.
+fn is(value: u32, skipped: u8) -> libc::sock_filter {
+    statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skipped)
+}
+
 /// Makes a system call fail with `errno` for this thread from now on.
 fn forbid(call: i64, errno: i32) {
+    // The number of the system call is the first thing that a filter sees.
+    filter(&[load(0), is(u32::try_from(call).unwrap(), 1)], errno);
+}
+
+/// The same for `pwritev2` with just these flags.
+fn forbid_writes_with(flags: i32, errno: i32) {
+    let call = u32::try_from(libc::SYS_pwritev2).unwrap();
+    filter(
+        &[load(0), is(call, 3), load(SIXTH_ARGUMENT), is(flags.cast_unsigned(), 1)],
+        errno,
+    );
+}
+
+fn filter(conditions: &[libc::sock_filter], errno: i32) {
     let errno = u32::try_from(errno).unwrap() & libc::SECCOMP_RET_DATA;
-    let statement = |code: u32, k: u32, jt, jf| libc::sock_filter {
-        code: u16::try_from(code).unwrap(),
-        jt,
-        jf,
-        k,
-    };
-    let number = u32::try_from(call).unwrap();
-    let mut program = [
-        // The number of the system call is the first thing that a filter sees.
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number, 0, 1),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno, 0, 0),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
+    let mut program = conditions.to_vec();
+    for answer in [libc::SECCOMP_RET_ERRNO | errno, libc::SECCOMP_RET_ALLOW] {
+        program.push(statement(libc::BPF_RET | libc::BPF_K, answer, 0, 0));
+    }
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap(),
         filter: program.as_mut_ptr(),
@@ -183,4 +204,73 @@ fn holes_are_told_by_how_the_files_were_opened() {
         driver.release(node, writer);
     });
     assert!(thread.join().is_ok());
+}
+
+/// A driver of a folder, and a file in it that is open with these flags: its node and its handle.
+fn with_file(folder: &Path, flags: i32) -> (Driver, (u64, u64)) {
+    let mut driver = share(folder, PassthroughConfig::default());
+    let (entry, handle) = driver.create(ROOT, b"file", 0o644, libc::O_RDWR | flags).unwrap();
+    (driver, (entry.node(), handle))
+}
+
+/// As of `pwritev2` with RWF_DSYNC and of mounts with `-o sync`, where Linux sends no FSYNC after it. The filter tells which
+/// flags the host gets.
+#[test]
+fn write_that_is_to_be_on_the_disk_is_there_before_the_reply() {
+    const TOLD: i32 = libc::EXDEV;
+    for (file_flags, host_flags) in [
+        (libc::O_DSYNC, libc::RWF_DSYNC),
+        (libc::O_SYNC, libc::RWF_SYNC),
+        (libc::O_DSYNC | libc::O_APPEND, libc::RWF_DSYNC | libc::RWF_APPEND),
+        (libc::O_SYNC | libc::O_APPEND, libc::RWF_SYNC | libc::RWF_APPEND),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_path_buf();
+        let thread = std::thread::spawn(move || {
+            let (mut driver, file) = with_file(&path, 0);
+            forbid_writes_with(host_flags, TOLD);
+            assert_eq!(driver.write_as(file, 0, b"data", 0, file_flags), Err(TOLD));
+            let others = file_flags & libc::O_APPEND;
+            assert_eq!(driver.write_as(file, 0, b"data", 0, others), Ok(4));
+        });
+        assert!(thread.join().is_ok(), "{file_flags:o}");
+    }
+}
+
+/// To `pwritev2`, unlike `pwritev`, it is the place where the descriptor is.
+#[test]
+fn write_to_the_disk_behind_all_offsets_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut driver, file) = with_file(folder.path(), 0);
+    for flags in [0, libc::O_DSYNC] {
+        assert_eq!(driver.write_as(file, u64::MAX, b"data", 0, flags), Err(libc::EINVAL));
+    }
+}
+
+/// As on a host before Linux 4.7. What the host's descriptor was opened to sync is not synced twice.
+#[test]
+fn write_that_is_to_be_on_the_disk_is_synced_where_pwritev2_is_not_known() {
+    const TOLD: i32 = libc::EXDEV;
+    for (opened_with, file_flags, sync, written) in [
+        (0, libc::O_DSYNC, libc::SYS_fdatasync, Err(TOLD)),
+        (0, libc::O_DSYNC, libc::SYS_fsync, Ok(4)),
+        (0, libc::O_SYNC, libc::SYS_fsync, Err(TOLD)),
+        (libc::O_DSYNC, libc::O_DSYNC, libc::SYS_fdatasync, Ok(4)),
+        (libc::O_DSYNC, libc::O_SYNC, libc::SYS_fsync, Err(TOLD)),
+        (libc::O_SYNC, libc::O_SYNC, libc::SYS_fsync, Ok(4)),
+        (libc::O_SYNC, libc::O_DSYNC, libc::SYS_fdatasync, Ok(4)),
+    ] {
+        for unknown in [libc::EOPNOTSUPP, libc::ENOSYS] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_path_buf();
+            let thread = std::thread::spawn(move || {
+                let (mut driver, file) = with_file(&path, opened_with);
+                forbid(libc::SYS_pwritev2, unknown);
+                forbid(sync, TOLD);
+                assert_eq!(driver.write_as(file, 0, b"data", 0, file_flags), written);
+                assert_eq!(driver.write_as(file, 0, b"data", 0, 0), Ok(4));
+            });
+            assert!(thread.join().is_ok(), "{opened_with:o} {file_flags:o} {sync} {unknown}");
+        }
+    }
 }

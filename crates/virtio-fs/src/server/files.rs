@@ -8,7 +8,7 @@ use fuse_wire::{
 use super::reply::payload_room;
 use super::{MAX_DATA, Payload, Server};
 use crate::errno::{Errno, Result};
-use crate::{Context, DataIn, DataOut, Exchange, Handle, LockRange, NodeId};
+use crate::{Context, DataIn, DataOut, Durability, Exchange, Handle, LockRange, NodeId};
 
 impl Server {
     pub(super) fn files(&mut self, by: &Context, node: NodeId, request: &Request<'_>) -> Result<Payload> {
@@ -66,7 +66,8 @@ impl Server {
         if size > body_len - size_of_val(args) {
             return Err(self.malformed(Errno::EINVAL));
         }
-        let mut data = DataIn::new(exchange, HeaderIn::LEN + size_of_val(args), size);
+        let mut data =
+            DataIn::new(exchange, HeaderIn::LEN + size_of_val(args), size).durable(Durability::of(args.flags.get()));
         if self.appends(args) {
             data = data.appending();
         }
