@@ -108,7 +108,8 @@ pub struct Limits {
     pub window_bytes: u32,
     /// The largest accept queue of one listener.
     pub backlog: usize,
-    /// Control requests that wait for an answer.
+    /// Control requests that wait for an answer. One beyond is never answered, and who asked sleeps: no fewer than
+    /// [`proxies`](Self::proxies), each of which may have one.
     pub requests: usize,
     /// How long a guest may take to open its side after the host has connected.
     pub request_timeout: Duration,

@@ -68,6 +68,8 @@ counters! {
     listeners_refused,
     /// RSTs sent.
     resets_sent,
+    /// RSTs not sent, for packets that belong to no stream: the guest went on sending such and had no receive buffer.
+    resets_dropped,
     /// Times that a stream had data for the guest and no credit.
     credit_stalls,
     /// Packets or chains dropped: header incomplete, or more payload announced than there is.

@@ -169,11 +169,11 @@ fn states_that_cannot_be_are_refused_by_name_and_leave_nothing() {
             },
         ),
         (
-            changed(&|s| s.peers = vec![s.peers[0].clone(); 65]),
+            changed(&|s| s.peers = vec![s.peers[0].clone(); 265]),
             RestoreError::TooMany {
                 what: "names of peers",
-                count: 65,
-                limit: 64,
+                count: 265,
+                limit: 264,
             },
         ),
         (
@@ -274,6 +274,19 @@ fn bad_reply(control_port: u32) -> RestoreError {
         reply_port: 9001,
         control_port,
     }
+}
+
+/// It panicked, or refused each state that has an answer in it.
+#[test]
+fn state_is_taken_where_there_are_no_limits() {
+    let mut config = Config::new(Cid::DEFAULT_GUEST);
+    config.tsi.inet = true;
+    (config.limits.requests, config.limits.backlog) = (usize::MAX, usize::MAX);
+    let state = MuxerState {
+        replies: vec![reply(port::CONNECT, Reply::Result(0))],
+        ..MuxerState::default()
+    };
+    assert_eq!(Muxer::new(config).restore(&state), Ok(()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::proxy::{Origin, State, Waiter};
-use super::{Muxer, Turn};
+use super::{Action, Muxer, Turn};
 use crate::errno::Errno;
 use crate::ids::{Key, ProxyId};
 use crate::mux::replies::Ticket;
@@ -59,11 +59,20 @@ impl Muxer {
 
     /// The host's end of a proxy is of no use: its event loop does not take it.
     pub fn lost(&mut self, id: ProxyId) {
-        match self.table.get(id).map(|proxy| &proxy.state) {
-            Some(State::Stream(_)) => self.reset_stream(id, false),
+        match self.table.get_mut(id).map(|proxy| &mut proxy.state) {
+            Some(State::Stream(stream)) => {
+                let abort = stream.window.unflushed() > 0;
+                self.reset_stream(id, abort);
+            }
             Some(State::Listening(_)) => {
                 self.stats.listeners_refused.count();
                 self.drop_proxy(id, true);
+            }
+            // The next destination that the guest names makes another.
+            Some(State::Datagram(datagram)) if datagram.open => {
+                datagram.closed();
+                self.stats.datagrams_undeliverable.count();
+                self.actions.push_back(Action::Close { id, abort: false });
             }
             _ => {}
         }

@@ -9,6 +9,7 @@ use super::control::tsi_key;
 use super::host::reply_code;
 use super::proxy::{Listener, Origin, State};
 use super::replies::Announced;
+use super::unanswered::most_unannounced;
 use super::{Action, Muxer, Reply, Ticket};
 use crate::errno::Errno;
 use crate::ids::{Key, ProxyId};
@@ -237,8 +238,10 @@ impl Muxer {
             ProxyId::NOBODY => all.next().filter(|_| all.next().is_none()),
             known => all.find(|&id| id == known),
         };
+        let most = most_unannounced(&self.config.limits);
         if let Some(id) = id
             && let Some(listener) = self.listener_mut(id)
+            && listener.unannounced.len() < most
         {
             listener.unannounced.push_back(ProxyId::NOBODY);
             self.answer_accept(id);

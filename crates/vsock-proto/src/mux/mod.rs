@@ -38,14 +38,11 @@ use recent::RecentKeys;
 use replies::Replies;
 use table::{Table, Turn};
 use transmit::StrayReset;
-use unanswered::Unanswered;
+use unanswered::{Unanswered, most_named};
 use windows::Windows;
 
 /// Refused PROXY_CREATEs that are remembered, with the reason.
 const MAX_TOMBSTONES: usize = 64;
-
-/// Accepted connections that are remembered when they have ended, with the name of their peer.
-const MAX_DEPARTED: usize = 64;
 
 /// What the caller is to do with host sockets. In order, after each input with its reports, and before the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,7 +264,7 @@ impl Muxer {
             _ => {}
         }
         if let Some(peer) = &proxy.peer {
-            if self.departed.len() >= MAX_DEPARTED {
+            if self.departed.len() >= most_named(&self.config.limits) {
                 self.departed.pop_front();
             }
             self.departed.push_back((proxy.key, peer.clone()));

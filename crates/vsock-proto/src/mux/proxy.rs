@@ -1,6 +1,7 @@
 //! What the muxer keeps of each proxy.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::ids::{Key, ProxyId};
@@ -144,12 +145,19 @@ pub(crate) struct Datagram {
 impl Datagram {
     pub(crate) fn send_to(&mut self, asked: SocketName, to: SocketName) {
         self.guest_destination = Some(asked);
-        self.peers.retain(|peer| *peer != to);
+        let peer = who_answers(&to);
+        self.peers.retain(|known| *known != peer);
         if self.peers.len() >= MAX_PEERS {
             self.peers.pop_front();
         }
-        self.peers.push_back(to.clone());
+        self.peers.push_back(peer);
         self.host_destination = Some(to);
+    }
+
+    /// The host socket is gone, and with it what it was connected to.
+    pub(crate) fn closed(&mut self) {
+        self.open = false;
+        (self.guest_peer, self.host_peer) = (None, None);
     }
 
     /// What follows must not go where the one before went.
@@ -159,5 +167,19 @@ impl Datagram {
 
     pub(crate) fn knows(&self, from: Option<&SocketName>) -> bool {
         from.is_some_and(|name| self.host_peer.as_ref() == Some(name) || self.peers.contains(name))
+    }
+}
+
+/// Linux takes the unspecified address of a destination for its loopback.
+fn who_answers(to: &SocketName) -> SocketName {
+    match to {
+        SocketName::Inet(addr) if addr.ip().is_unspecified() => {
+            let loopback = match addr {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            SocketName::Inet(SocketAddr::new(loopback, addr.port()))
+        }
+        other => other.clone(),
     }
 }

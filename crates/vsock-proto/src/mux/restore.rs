@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use super::control::{tsi_key, usable_destination};
 use super::proxy::{Datagram, Listener, Origin, State};
 use super::replies::Announced;
-use super::{Action, MAX_DEPARTED, Muxer, unanswered};
+use super::unanswered::{most_named, most_unannounced};
+use super::{Action, Muxer};
 use crate::ids::ProxyId;
 use crate::policy::Operation;
 use crate::state::{DatagramState, ListenerState, MuxerState, ReplyState, RestoreError};
@@ -53,13 +54,16 @@ impl Muxer {
             ("sockets", sockets, self.table.max()),
             ("listeners", state.listeners.len(), limits.listeners),
             // One of the answers may have found no buffer.
-            ("requests", state.replies.len() + accepts.count(), limits.requests + 1),
-            ("names of peers", state.peers.len(), MAX_DEPARTED),
+            (
+                "requests",
+                state.replies.len() + accepts.count(),
+                limits.requests.saturating_add(1),
+            ),
+            ("names of peers", state.peers.len(), most_named(limits)),
             (
                 "connections of one listener",
                 unannounced.max().unwrap_or(0),
-                // Late answers count, and answers that were taken back.
-                limits.backlog + unanswered::MOST + limits.requests,
+                most_unannounced(limits),
             ),
         ] {
             if count > limit {

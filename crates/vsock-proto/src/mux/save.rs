@@ -1,7 +1,8 @@
 //! Taking the state of a muxer; nothing changes by it (TSI specification, 14).
 
 use super::proxy::{Datagram, Listener, Origin, Proxy, State};
-use super::{MAX_DEPARTED, Muxer, Ticket};
+use super::unanswered::most_named;
+use super::{Muxer, Ticket};
 use crate::state::{DatagramState, ListenerState, MuxerState, PeerState, SocketState};
 use crate::wire::Family;
 
@@ -19,7 +20,7 @@ impl Muxer {
         for proxy in self.table.ids().into_iter().filter_map(|id| self.table.get(id)) {
             self.save_proxy(proxy, &mut state);
         }
-        let forgotten = state.peers.len().saturating_sub(MAX_DEPARTED);
+        let forgotten = state.peers.len().saturating_sub(most_named(&self.config.limits));
         state.peers.drain(..forgotten);
         let accepts = state.listeners.iter().filter_map(|listener| listener.accept_reply_port);
         let port_of = |id| Some(self.table.get(id)?.key.guest_port);

@@ -124,6 +124,7 @@ impl Muxer {
     pub(super) fn push_stray(&mut self, reset: StrayReset) {
         if self.strays.len() >= MAX_STRAYS {
             self.strays.pop_front();
+            self.stats.resets_dropped.count();
         }
         self.strays.push_back(reset);
     }

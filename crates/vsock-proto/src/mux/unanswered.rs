@@ -5,10 +5,22 @@
 
 use std::collections::VecDeque;
 
+use crate::config::Limits;
 use crate::ids::{Key, ProxyId};
 
 /// As many as a guest can have been asked for in a usual ring.
-pub(super) const MOST: usize = 256;
+const MOST: usize = 256;
+
+/// How many connections may be in the queue of one listener that no ACCEPT was told of: a backlog, late answers, and answers
+/// that were taken back.
+pub(super) fn most_unannounced(limits: &Limits) -> usize {
+    most_named(limits).saturating_add(limits.requests)
+}
+
+/// How many connections that have ended a guest may ask the names of: a crowd before a listener, all ended or answered late.
+pub(super) fn most_named(limits: &Limits) -> usize {
+    limits.backlog.saturating_add(MOST)
+}
 
 /// The last of them.
 #[derive(Debug, Default)]
