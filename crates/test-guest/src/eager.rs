@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use vm_memory::bitmap::BS;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
-    GuestRegionMmap, MemoryRegionAddress, VolatileSlice,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+    GuestMemoryRegionBytes, GuestRegionMmap, MemoryRegionAddress, VolatileSlice,
 };
 
 use crate::{Descriptor, Guest, SplitRing, descriptor_flags};
 
-/// Guest memory whose driver makes one more malformed chain available each time the device looks, as one that runs on
+/// Guest memory whose driver makes one more useless chain available each time the device looks, as one that runs on
 /// another processor can.
 pub struct EagerDriver<'a> {
     regions: Vec<EagerRegion<'a>>,
@@ -26,7 +26,7 @@ pub struct EagerRegion<'a> {
 }
 
 impl<'a> EagerDriver<'a> {
-    /// It stops after `chains`, as a test has to end.
+    /// The chains are malformed. It stops after `chains`, as a test has to end.
     pub fn new(guest: &'a Guest, ring: &SplitRing, chains: u32) -> Self {
         let loops = Descriptor {
             addr: 0,
@@ -34,9 +34,14 @@ impl<'a> EagerDriver<'a> {
             flags: descriptor_flags::NEXT,
             next: 0,
         };
-        ring.set_descriptor(guest.mem(), 0, loops);
+        Self::offering(guest.mem(), ring, chains, loops)
+    }
+
+    /// All chains begin with this descriptor.
+    pub fn offering(mem: &'a GuestMemoryMmap, ring: &SplitRing, chains: u32, descriptor: Descriptor) -> Self {
+        ring.set_descriptor(mem, 0, descriptor);
         for slot in 0..ring.size() {
-            ring.set_avail_entry(guest.mem(), slot, 0);
+            ring.set_avail_entry(mem, slot, 0);
         }
         let left = Rc::new(Cell::new(chains));
         let region = |inner| EagerRegion {
@@ -45,7 +50,7 @@ impl<'a> EagerDriver<'a> {
             left: Rc::clone(&left),
         };
         Self {
-            regions: guest.mem().iter().map(region).collect(),
+            regions: mem.iter().map(region).collect(),
             left,
         }
     }

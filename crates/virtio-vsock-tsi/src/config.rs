@@ -103,7 +103,7 @@ impl VsockConfig {
         let ipv4 = self.port_map.values().filter(|at| at.is_ipv4());
         let mut backend = HostSockets::new().with_ipv4_ports(ipv4.map(SocketAddr::port));
         if let Some(dir) = self.unix_root {
-            backend = backend.with_unix_root(dir).with_published(&self.publish_unix);
+            backend = backend.with_unix_root(dir, &self.publish_unix);
         }
         let mut config = Config {
             tsi: self.tsi,

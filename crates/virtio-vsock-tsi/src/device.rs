@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use virtio_ring::{Ring, RingError};
 use virtio_transport::{ActivateError, Activation, Interrupt, Memory, Poller, VirtioDevice, Worker};
-use vsock_proto::state::{MuxerState, RestoreError};
+use vsock_proto::state::RestoreError;
 use vsock_proto::{Cid, Stats};
 
 use crate::backend::HostSockets;
 use crate::watch::{Interest, Readiness, Watcher};
-use crate::{DEVICE_ID, FEATURES, Handler, QUEUE_SIZES, Queues, VsockConfig, VsockConfigError, read_config};
+use crate::{
+    DEVICE_ID, FEATURES, Handler, QUEUE_SIZES, Queues, VsockConfig, VsockConfigError, VsockState, read_config,
+};
 
 /// A virtio-vsock device that speaks TSI.
 pub struct Vsock {
@@ -124,7 +126,7 @@ impl VsockWorker {
     ///
     /// # Errors
     /// When a ring is broken.
-    pub fn save(&mut self) -> Result<MuxerState, RingError> {
+    pub fn save(&mut self) -> Result<VsockState, RingError> {
         if self.handler.quiesce(&mut self.queues, &*self.mem)? {
             self.interrupt.used_ring();
         }
@@ -135,7 +137,7 @@ impl VsockWorker {
     ///
     /// # Errors
     /// What is wrong with the state; nothing of it is done then.
-    pub fn restore(&mut self, state: &MuxerState, poller: &mut dyn Poller) -> Result<(), RestoreError> {
+    pub fn restore(&mut self, state: &VsockState, poller: &mut dyn Poller) -> Result<(), RestoreError> {
         self.handler.restore(self.now(), state, &mut Adapter(poller))
     }
 

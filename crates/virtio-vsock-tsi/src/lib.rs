@@ -25,6 +25,7 @@ mod config;
 #[cfg(feature = "transport")]
 mod device;
 mod handler;
+mod state;
 mod sys;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use config::{VsockConfig, VsockConfigError};
 #[cfg(feature = "transport")]
 pub use device::{Vsock, VsockWorker};
 pub use handler::{Handler, Queues, Served};
+pub use state::VsockState;
 pub use vsock_proto;
 pub use vsock_proto::{Cid, Limits, Stats, TsiFlags};
 pub use watch::{Interest, NoLoop, Readiness, Watcher};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{Vm, connect_body, getname_body, inet_config, pattern, sockaddr};
 use virtio_vsock_tsi::VsockConfig;
+use virtio_vsock_tsi::vsock_proto::policy::Policy;
 
 fn host(at: &str) -> UdpSocket {
     let socket = UdpSocket::bind(at).unwrap();
@@ -120,6 +121,43 @@ fn datagram_of_a_stranger_is_dropped() {
 }
 
 /// The host's kernel keeps what has come before it connects a socket.
+/// The host answers from its loopback, which was taken for a stranger.
+#[test]
+fn answer_to_the_unspecified_address_arrives() {
+    for (at, to) in [("127.0.0.1:0", "0.0.0.0"), ("[::1]:0", "::")] {
+        let host = host(at);
+        let mut vm = Vm::new(VsockConfig {
+            policy: Policy::new(vec![to.parse().unwrap()], Vec::new()),
+            ..inet_config()
+        });
+        let to = SocketAddr::new(to.parse().unwrap(), host.local_addr().unwrap().port());
+        let port = socket(&mut vm, if to.is_ipv4() { 2 } else { 10 });
+        send_to(&mut vm, port, to, b"question");
+        host.send_to(b"answer", receive(&host).1).unwrap();
+        assert_eq!(vm.datagram_to(port), b"answer", "{to}");
+    }
+}
+
+/// The socket was taken for a good one: the guest waited for answers that nobody looked for.
+#[test]
+fn datagram_socket_that_the_event_loop_did_not_take_is_made_anew() {
+    let host = host("127.0.0.1:0");
+    let to = host.local_addr().unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = socket(&mut vm, 2);
+    vm.watcher.refuse = true;
+    send_to(&mut vm, port, to, b"lost");
+    vm.watcher.refuse = false;
+    assert_eq!(vm.stat("datagrams_undeliverable"), 1);
+    send_to(&mut vm, port, to, b"question");
+    while {
+        let (got, from) = receive(&host);
+        host.send_to(b"answer", from).unwrap();
+        got != b"question"
+    } {}
+    assert_eq!(vm.datagram_to(port), b"answer");
+}
+
 #[test]
 fn datagram_of_a_stranger_from_before_a_connect_is_dropped() {
     let (host, stranger) = (host("127.0.0.1:0"), host("127.0.0.1:0"));

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{GuestStream, Vm, connect_body, create_body, getname_body, inet_config, listen_body, sockaddr};
-use test_guest::{Buffer, VsockPacket};
+use test_guest::{Buffer, Descriptor, EagerDriver, VsockPacket, descriptor_flags};
 use virtio_vsock_tsi::{Limits, VsockConfig};
 
 const RST: u16 = 3;
@@ -185,6 +185,39 @@ fn rx_chains_that_are_of_no_use_are_returned_and_the_next_is_used() {
     assert_rst(&answers(&mut vm, &packet(5)), &packet(5));
     assert_eq!(vm.peer.rx_returned_empty, 4);
     assert_eq!(vm.stat("rx_unusable"), 3);
+}
+
+/// A processor of the guest's that adds useless buffers as fast as they go back kept the thread for as long as it liked.
+#[test]
+fn endless_useless_buffers_do_not_keep_the_thread() {
+    const CHAINS: u32 = 200_000;
+    let short = |addr| Descriptor {
+        addr,
+        len: 3,
+        flags: descriptor_flags::WRITE,
+        next: 0,
+    };
+    for event in [false, true] {
+        let mut vm = Vm::without_rx(inet_config());
+        vm.send(&packet(5));
+        if event {
+            vm.handler.transport_reset();
+        }
+        let descriptor = short(vm.peer.guest().writable(3).addr);
+        let mem = vm.peer.guest().shared_mem();
+        let ring = if event { &vm.peer.event } else { &vm.peer.rx };
+        let eager = EagerDriver::offering(&mem, ring, CHAINS, descriptor);
+        let served = vm
+            .handler
+            .serve(vm.now, &mut vm.queues, &eager, &mut vm.watcher)
+            .unwrap();
+        let taken = CHAINS - eager.left();
+        assert!(
+            (256..20_000).contains(&taken),
+            "event queue {event}: {taken} chains in one call"
+        );
+        assert!(served.again, "event queue {event}");
+    }
 }
 
 #[test]

@@ -501,6 +501,35 @@ fn datagram_services_that_always_have_something_take_turns() {
     assert_eq!(from[..6], [97, 98, 99, 97, 98, 99]);
 }
 
+/// Streams that always had something left them no buffer, for as long as that lasted.
+#[test]
+fn datagram_services_have_turns_beside_busy_streams() {
+    let fed = Fed::new();
+    let service = Box::new(FedDatagrams(fed.clone()));
+    let mut vm = Vm::new(VsockConfig {
+        routes: vec![Route::DatagramService { port: 99, service }],
+        ..common::inet_config()
+    });
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let streams = [(); 4].map(|()| {
+        let port = vm.open_tcp(listener.local_addr().unwrap());
+        let host = listener.accept().unwrap().0;
+        host.set_nonblocking(true).unwrap();
+        (port, host)
+    });
+    let busy = |vm: &mut Vm| {
+        for (port, host) in &streams {
+            while let Ok(1..) = (&*host).write(&[1; 1 << 16]) {}
+            vm.take(*port, usize::MAX);
+        }
+        vm.turn();
+    };
+    (0..20).for_each(|_| busy(&mut vm));
+    fed.feed(&[0; 20]);
+    (0..5).for_each(|_| busy(&mut vm));
+    assert!(vm.datagrams.len() >= 5, "{} datagrams in 5 turns", vm.datagrams.len());
+}
+
 #[test]
 fn routes_that_cannot_be_are_refused() {
     let to = |port, path: &str| Route::Connect {

@@ -144,7 +144,7 @@ fn save_without_a_restore_changes_nothing() {
     let mem = vm.peer.guest().shared_mem();
     vm.handler.quiesce(&mut vm.queues, &*mem).unwrap();
     let state = vm.handler.save();
-    assert_eq!((state.listeners.len(), state.replies.len()), (1, 0));
+    assert_eq!((state.muxer.listeners.len(), state.muxer.replies.len()), (1, 0));
 
     client.write_all(b" and after").unwrap();
     assert_eq!(vm.read(port, 16), b"before and after");
@@ -190,7 +190,12 @@ fn answer_that_found_no_buffer_gives_way_to_the_one_to_a_later_request() {
     vm.settle();
 
     let state = vm.handler.save();
-    let answers: Vec<_> = state.replies.iter().filter(|reply| reply.reply_port == waits).collect();
+    let answers: Vec<_> = state
+        .muxer
+        .replies
+        .iter()
+        .filter(|reply| reply.reply_port == waits)
+        .collect();
     assert!(
         matches!(answers[..], [ReplyState { control_port: 1030, .. }]),
         "{answers:?}"
@@ -215,7 +220,7 @@ fn answer_that_found_no_buffer_gives_way_to_an_accept_that_waits() {
     vm.send_datagram(waits, 1030, &accept_body(listener, 0));
     vm.settle();
     let state = vm.handler.save();
-    assert_eq!(state.listeners[0].accept_reply_port, Some(waits));
+    assert_eq!(state.muxer.listeners[0].accept_reply_port, Some(waits));
     drop(vm);
     let mut other = Vm::new(published(at));
     other
@@ -254,6 +259,98 @@ fn late_answers_beyond_the_backlog_can_be_saved() {
     assert_eq!((accepted(), accepted(), accepted()), (0, 0, -11));
 }
 
+/// Names and answers of the last 64 were kept; a usual backlog is 128.
+#[test]
+fn crowd_before_a_listener_is_let_in_with_its_names_after_a_restore() {
+    const CLIENTS: usize = 100;
+    for answered_before in [false, true] {
+        let at = free_port();
+        let mut vm = Vm::new(published(at));
+        let port = vm.fresh_port();
+        vm.create(port, 2, 1);
+        let body = listen_body(port, port, 4096, &sockaddr("0.0.0.0:80".parse().unwrap()));
+        assert_eq!(vm.request_result(1029, &body), 0);
+        let _clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(at).unwrap()).collect();
+        let requests = vm.wait("REQUESTs", |vm| {
+            (vm.strays.len() == CLIENTS).then(|| std::mem::take(&mut vm.strays))
+        });
+        let answer = |vm: &mut Vm| {
+            for request in &requests {
+                vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
+            }
+            vm.settle();
+        };
+        if answered_before {
+            answer(&mut vm);
+        }
+        moved(&mut vm, published(at));
+        if !answered_before {
+            answer(&mut vm);
+        }
+        for request in &requests {
+            assert_eq!(vm.request_result(1030, &accept_body(port, O_NONBLOCK)), 0);
+            let name = vm.request(1026, &common::getname_body(port, request.src_port, 2));
+            assert_eq!(name[..8], [0, 0, 0, 0, 16, 0, 0, 0], "the name of a client");
+        }
+        assert_eq!(vm.request_result(1030, &accept_body(port, O_NONBLOCK)), -11);
+    }
+}
+
+/// Each restore took the names that it was given for connections without an answer, and each answer for another one.
+#[test]
+fn answers_that_a_guest_repeats_do_not_add_up_from_snapshot_to_snapshot() {
+    let at = free_port();
+    let config = || VsockConfig {
+        limits: Limits {
+            requests: 4,
+            ..Limits::default()
+        },
+        ..published(at)
+    };
+    let mut vm = Vm::new(config());
+    let (port, _) = listening(&mut vm);
+    let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(at).unwrap()).collect();
+    vm.wait("streams", |vm| (vm.streams.len() == clients.len()).then_some(()));
+    let ports: Vec<_> = vm.streams.values().map(|stream| stream.host_port).collect();
+    for _ in 0..110 {
+        moved(&mut vm, config());
+        for &host_port in &ports {
+            vm.send(&common::GuestStream::connecting(port, host_port).packet(2));
+        }
+        vm.settle();
+    }
+}
+
+/// It was told once more, and the buffer of the first time opened the gate before the second was looked at.
+#[test]
+fn line_22_driver_that_is_not_done_with_an_event_is_told_no_other_after_a_restore() {
+    let at = free_port();
+    let mut vm = Vm::new(published(at));
+    for _ in 0..8 {
+        vm.peer.post_event(4);
+    }
+    listening(&mut vm);
+    vm.listening.clear();
+    for _ in 0..2 {
+        let mem = vm.peer.guest().shared_mem();
+        vm.handler.quiesce(&mut vm.queues, &*mem).unwrap();
+        let state = vm.handler.save();
+        vm.handler.reset();
+        vm.move_to(published(at));
+        vm.handler.restore(vm.now, &state, &mut vm.watcher).unwrap();
+        let mem = vm.peer.guest().shared_mem();
+        vm.handler
+            .serve(vm.now, &mut vm.queues, &*mem, &mut vm.watcher)
+            .unwrap();
+    }
+    let _client = TcpStream::connect(at).unwrap();
+    vm.settle();
+    assert_eq!(vm.peer.events(), [[0; 4]]);
+    assert!(vm.strays.is_empty(), "{:?}", vm.strays);
+    vm.peer.post_event(4);
+    assert_eq!(vm.wait("REQUEST", |vm| vm.strays.pop()).op, 1);
+}
+
 #[test]
 fn accept_that_is_asked_again_after_a_restore_still_gets_the_connection() {
     let at = free_port();
@@ -267,7 +364,7 @@ fn accept_that_is_asked_again_after_a_restore_still_gets_the_connection() {
     let request = vm.wait("REQUEST", |vm| vm.strays.pop());
     vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
     vm.turn();
-    assert_eq!(vm.handler.save().replies.len(), 1, "the answer is not sent");
+    assert_eq!(vm.handler.save().muxer.replies.len(), 1, "the answer is not sent");
     moved(&mut vm, published(at));
     vm.peer.post_rx(8);
     vm.send_datagram(waits, 1030, &accept_body(port, O_NONBLOCK));

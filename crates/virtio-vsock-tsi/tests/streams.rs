@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -97,6 +97,19 @@ fn download_to_a_guest_that_reads_slowly_arrives_whole() {
     writer.join().unwrap();
     assert!(got == data);
     assert!(vm.stat("credit_stalls") > 0);
+}
+
+/// The host's program read an orderly end in the middle of what the guest had sent.
+#[test]
+fn stream_that_the_event_loop_drops_with_bytes_to_write_ends_with_a_reset() {
+    let (mut vm, port, mut host) = connected();
+    vm.watcher.refuse = true;
+    vm.send_until_the_host_is_full(port, &pattern(8 << 20));
+    vm.watcher.refuse = false;
+    vm.turn();
+    common::with_timeout(&host);
+    let end = std::io::copy(&mut host, &mut std::io::sink()).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
 }
 
 /// gominimal issue 869: a guest's kernel refuses packets beyond a count, whatever their size.

@@ -282,6 +282,56 @@ fn link_in_a_published_folder_publishes_nothing_else() {
     assert_eq!(listen(&mut vm, "/link/c.sock").1, 0);
 }
 
+/// A process that owns the folder above a published one had sockets bound, with the host's rights, where it may not write.
+#[test]
+fn link_that_the_guest_puts_in_the_place_of_a_published_folder_is_not_followed() {
+    let (_outside, root) = folders();
+    let in_the_guest = |vm: &mut Vm, path: &str, link: &str, socket: &str| {
+        let moved = root.join(path).with_extension("moved");
+        std::fs::rename(root.join(path), &moved).unwrap();
+        symlink(link, root.join(path)).unwrap();
+        listen(vm, socket).1
+    };
+    let make = |path: &str| std::fs::create_dir_all(root.join(path)).unwrap();
+    make("etc");
+    make("home/run");
+    let mut vm = Vm::new(published(&root, "/home/run"));
+    assert_eq!(in_the_guest(&mut vm, "home/run", "/etc", "/home/run/a.sock"), 0);
+    assert!(
+        root.join("home/run.moved/a.sock").exists(),
+        "where the published folder is now"
+    );
+    make("srv/run");
+    let mut vm = Vm::new(published(&root, "/srv/run/b.sock"));
+    assert_eq!(in_the_guest(&mut vm, "srv/run", "/etc", "/srv/run/b.sock"), 0);
+    // What was not there when it was published.
+    let mut vm = Vm::new(published(&root, "/opt/run"));
+    symlink("/etc", root.join("opt")).unwrap();
+    make("etc/run");
+    assert_eq!(listen(&mut vm, "/opt/run/c.sock").1, -1);
+    assert_eq!(
+        std::fs::read_dir(root.join("etc")).unwrap().count(),
+        1,
+        "the folder run"
+    );
+    assert_eq!(std::fs::read_dir(root.join("etc/run")).unwrap().count(), 0);
+}
+
+/// As a service does that makes its folder anew when it starts.
+#[test]
+fn published_folder_may_be_made_later_and_anew_behind_a_link_of_the_roots_own() {
+    let (_outside, root) = folders();
+    std::fs::create_dir(root.join("var")).unwrap();
+    symlink("../run", root.join("var/run")).unwrap();
+    let mut vm = Vm::new(published(&root, "/var/run/app"));
+    for name in ["a", "b"] {
+        std::fs::create_dir(root.join("run/app")).unwrap();
+        assert_eq!(listen(&mut vm, &format!("/var/run/app/{name}")).1, 0);
+        assert!(root.join("run/app").join(name).exists());
+        std::fs::remove_dir_all(root.join("run/app")).unwrap();
+    }
+}
+
 /// It stayed in the event loop, which heard of the next one with the same number.
 #[test]
 fn datagram_socket_whose_connect_failed_is_closed() {

@@ -2,6 +2,7 @@
 
 mod inet;
 mod names;
+mod published;
 mod routes;
 mod service;
 mod sockets;

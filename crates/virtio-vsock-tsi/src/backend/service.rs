@@ -16,7 +16,8 @@ pub trait StreamService: Send {
     fn guest_finished(&mut self) {}
 
     /// The doorbell of a service that does not always answer at once: an eventfd(2) with `EFD_NONBLOCK`, added to when there
-    /// is something new to [`read`](Self::read) or room to [`write`](Self::write). The device empties it and then asks.
+    /// is something new to [`read`](Self::read) or room to [`write`](Self::write). The device empties it and then asks. Each
+    /// stream has one of its own: an event loop takes a descriptor once.
     fn waker(&self) -> Option<BorrowedFd<'_>> {
         None
     }

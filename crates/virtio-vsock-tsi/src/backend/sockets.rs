@@ -27,20 +27,12 @@ impl HostSockets {
         HostSockets::default()
     }
 
-    /// With AF_UNIX sockets beneath an open folder: what the guest has as its root.
+    /// With AF_UNIX sockets beneath an open folder: what the guest has as its root. Its own listeners appear at the places
+    /// of `published`, as in [`Publish::unix`](vsock_proto::Publish::unix). Links that lead to these places are followed if
+    /// they are there now; those that the guest makes later are not.
     #[must_use]
-    pub fn with_unix_root(mut self, dir: OwnedFd) -> HostSockets {
-        self.unix_root = Some(UnixRoot::new(dir));
-        self
-    }
-
-    /// Where below that folder the guest's own AF_UNIX sockets may be shown, as in
-    /// [`Publish::unix`](vsock_proto::Publish::unix): links to these places are followed, links in them are not.
-    #[must_use]
-    pub fn with_published(mut self, paths: &[Vec<u8>]) -> HostSockets {
-        if let Some(root) = &mut self.unix_root {
-            root.publish(paths);
-        }
+    pub fn with_unix_root(mut self, dir: OwnedFd, published: &[Vec<u8>]) -> HostSockets {
+        self.unix_root = Some(UnixRoot::new(dir, published));
         self
     }
 

@@ -14,31 +14,23 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vsock_proto::Errno;
 use vsock_proto::wire::{SocketName, UnixName};
 
+use super::published::Published;
 use super::{Connection, HostStream, Listener, Peer, Place, errno};
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
-const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// The folder that holds all AF_UNIX sockets a guest can name: what it sees as `/`.
 #[derive(Debug)]
 pub(crate) struct UnixRoot {
     dir: OwnedFd,
-    published: Vec<PathBuf>,
+    published: Vec<Published>,
 }
 
 impl UnixRoot {
-    pub(crate) fn new(dir: OwnedFd) -> UnixRoot {
-        UnixRoot {
-            dir,
-            published: Vec::new(),
-        }
-    }
-
-    pub(super) fn publish(&mut self, paths: &[Vec<u8>]) {
-        let paths = paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
-        self.published.extend(paths);
+    pub(crate) fn new(dir: OwnedFd, published: &[Vec<u8>]) -> UnixRoot {
+        let published = published.iter().map(|path| Published::new(&dir, path)).collect();
+        UnixRoot { dir, published }
     }
 
     pub(super) fn connect(&self, name: &UnixName) -> Result<Connection, Errno> {
@@ -71,27 +63,19 @@ impl UnixRoot {
         let (Some(parent), Some(last)) = (path.parent(), path.file_name()) else {
             return Err(Errno::EINVAL);
         };
-        let dir = self.open_published(parent)?;
+        let dir = self.open_published(parent, path)?;
         let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
         listen_in(dir, last, &addr, name.clone(), backlog)
     }
 
-    /// A folder in or below a published one. Links lead to what is published, not from there to elsewhere.
-    fn open_published(&self, folder: &Path) -> Result<OwnedFd, Errno> {
-        let base = self.published.iter().filter(|path| folder.starts_with(path)).max();
-        let Some(base) = base else {
-            // The socket itself is published.
-            return self.open(folder, FOLDER).map_err(errno);
-        };
-        let base_dir = self.open(base, FOLDER).map_err(errno)?;
-        let rest = folder.strip_prefix(base).unwrap_or(folder);
-        if rest.as_os_str().is_empty() {
-            return Ok(base_dir);
-        }
-        match rustix::fs::openat2(&base_dir, rest, FOLDER | OFlags::CLOEXEC, Mode::empty(), BELOW) {
-            Err(OsErrno::LOOP) => Err(Errno::EPERM),
-            opened => opened.map_err(errno),
-        }
+    /// The folder of a published socket.
+    fn open_published(&self, folder: &Path, socket: &Path) -> Result<OwnedFd, Errno> {
+        let holds = self.published.iter().filter(|published| published.holds(folder));
+        let deepest = holds.max_by_key(|published| published.depth());
+        deepest
+            .or_else(|| self.published.iter().find(|published| published.is(socket)))
+            .ok_or(Errno::EPERM)?
+            .open(folder)
     }
 
     /// A socket beneath the folder, and a name for it that leads nowhere else.

@@ -49,7 +49,8 @@ pub(super) struct RxPath {
 }
 
 impl RxPath {
-    /// Takes buffers until there are `count`. Useless ones go back.
+    /// Takes buffers until there are `count`. Useless ones go back; a ring of those ends it, for another processor of the
+    /// guest's may add them as fast as they go back.
     fn take<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
@@ -57,7 +58,8 @@ impl RxPath {
         count: usize,
         stats: &vsock_proto::Stats,
     ) -> Result<bool, RingError> {
-        while self.taken < count {
+        let mut patience = ring.size();
+        while self.taken < count && patience > 0 {
             if self.chains.len() <= self.taken {
                 self.chains.push_back(Chain::new());
             }
@@ -70,11 +72,12 @@ impl RxPath {
             if chain.readable_len() > 0 || chain.writable_len() < MIN_BUFFER {
                 stats.rx_unusable.count();
                 ring.push_used(mem, chain.head(), 0)?;
+                patience -= 1;
             } else {
                 self.taken += 1;
             }
         }
-        Ok(true)
+        Ok(self.taken >= count)
     }
 
     /// The buffers that were taken, oldest first.
@@ -190,7 +193,12 @@ impl<B: Backend> Handler<B> {
                 self.route_datagram_turn(ring, mem)?;
                 continue;
             };
+            let without_end = matches!(transmit, Transmit::Stream { .. } | Transmit::Datagram { .. });
             self.transmit(ring, mem, transmit)?;
+            // Sockets that always have something would leave services no buffer.
+            if without_end && self.rx.route_datagrams && self.rx.take(ring, mem, 1, self.mux.stats())? {
+                self.route_datagram_turn(ring, mem)?;
+            }
             self.run_actions(now, watcher);
         }
         Ok(true)

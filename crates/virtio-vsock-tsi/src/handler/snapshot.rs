@@ -5,10 +5,12 @@ use std::time::Duration;
 use virtio_ring::{Nearby, RingError};
 use vm_memory::GuestMemoryBackend;
 use vsock_proto::Transmit;
-use vsock_proto::state::{MuxerState, ReplyState, RestoreError};
+use vsock_proto::state::{ReplyState, RestoreError};
 
+use super::transport_reset::TransportReset;
 use super::{Handler, Queues};
 use crate::backend::Backend;
+use crate::state::VsockState;
 use crate::watch::Watcher;
 
 impl<B: Backend> Handler<B> {
@@ -26,7 +28,7 @@ impl<B: Backend> Handler<B> {
 
     /// What survives a snapshot: listeners, datagram sockets, answers that are due. Nothing changes by it. Streams do not
     /// survive; [`reset`](Self::reset) tells the hosts whose bytes are lost when the handler does not go on.
-    pub fn save(&self) -> MuxerState {
+    pub fn save(&self) -> VsockState {
         let mut state = self.mux.save();
         if let Some(Transmit::Packet {
             header,
@@ -43,7 +45,10 @@ impl<B: Backend> Handler<B> {
                 accepted_at: None,
             });
         }
-        state
+        VsockState {
+            muxer: state,
+            reset_done_at: self.transport_reset.done_at(),
+        }
     }
 
     /// Takes over a saved state into a handler without connections: listeners listen again, datagram sockets are made
@@ -55,13 +60,13 @@ impl<B: Backend> Handler<B> {
     pub fn restore(
         &mut self,
         now: Duration,
-        state: &MuxerState,
+        state: &VsockState,
         watcher: &mut dyn Watcher,
     ) -> Result<(), RestoreError> {
-        self.mux.restore(state)?;
+        self.mux.restore(&state.muxer)?;
         self.run_actions(now, watcher);
         self.sync(now, watcher);
-        self.transport_reset();
+        self.transport_reset = TransportReset::after_restore(state.reset_done_at);
         Ok(())
     }
 }

@@ -22,6 +22,20 @@ pub(super) enum TransportReset {
 }
 
 impl TransportReset {
+    /// Of a driver that was told before its state was saved, and was not done: it is not told again, for the buffer of the first
+    /// event would be taken for that of the second.
+    pub(super) fn after_restore(done_at: Option<u16>) -> Self {
+        done_at.map_or(Self::Due, Self::Told)
+    }
+
+    /// How many event buffers are available when a driver that was told is done.
+    pub(super) fn done_at(&self) -> Option<u16> {
+        match self {
+            Self::Told(done) => Some(*done),
+            Self::None | Self::Due => None,
+        }
+    }
+
     /// Whether the driver may be given anything.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Self::None)
@@ -61,7 +75,11 @@ impl TransportReset {
     fn tell<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &Nearby<'_, M>) -> Result<(), RingError> {
         let mut chain = Chain::new();
         let mut available = ring.available(mem)?;
-        while matches!(self, Self::Due) && ring.pop(mem, &mut chain)? {
+        // Buffers that are too short may come as fast as they go back.
+        for _ in 0..ring.size() {
+            if !matches!(self, Self::Due) || !ring.pop(mem, &mut chain)? {
+                break;
+            }
             let written = chain.write_at(mem, 0, &TRANSPORT_RESET).is_ok();
             ring.push_used(mem, chain.head(), if written { 4 } else { 0 })?;
             if written {

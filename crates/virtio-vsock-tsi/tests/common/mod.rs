@@ -96,6 +96,9 @@ impl Watcher for Loop {
 
     fn modify(&mut self, fd: BorrowedFd<'_>, token: u32, interest: Interest) -> io::Result<()> {
         self.calls += 1;
+        if self.refuse {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         assert_eq!(
             self.fds.get(&fd.as_raw_fd()),
             Some(&token),
