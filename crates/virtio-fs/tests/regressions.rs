@@ -1068,6 +1068,27 @@ fn attributes_in_memory_are_bounded_however_small_they_are() {
     );
 }
 
+/// What it replaces goes, and makes room for it.
+#[test]
+fn a_large_attribute_in_memory_can_be_set_again() {
+    const SIZE: u32 = 1 << 3;
+    for room in [1 << 20, 50_000] {
+        let mut driver = mounted(MemoryFs::new(room));
+        let node = driver.create(ROOT, b"file", 0o644, 0o2).unwrap().0.node();
+        for len in [40_000, 40_000, 49_000, 10, 49_000, 10] {
+            assert_eq!(
+                driver.setxattr(node, b"user.x", &vec![b'x'; len]),
+                Ok(()),
+                "{len} bytes of {room}"
+            );
+        }
+        // As much as it takes now is counted.
+        let left = room as u64 - 64 - 6 - 10;
+        assert_eq!(driver.setattr(node, SIZE, left + 1, 0, (0, 0)).unwrap_err(), ENOSPC);
+        driver.setattr(node, SIZE, left, 0, (0, 0)).unwrap();
+    }
+}
+
 /// A driver that adds a malformed chain as often as the device looks for one: each goes back at once, and none of them is
 /// a request.
 #[test]

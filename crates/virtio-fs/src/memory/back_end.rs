@@ -367,13 +367,13 @@ impl FileSystem for MemoryFs {
             (libc::XATTR_REPLACE, None) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let named = XATTR_COST + name.to_bytes().len();
-        if inode.xattrs_len() + named + value.len() > MAX_XATTRS {
+        let taken = |value: usize| XATTR_COST + name.to_bytes().len() + value;
+        let (before, after) = (old.map_or(0, taken), taken(value.len()));
+        if inode.xattrs_len().saturating_sub(before) + after > MAX_XATTRS {
             return Err(Errno::ENOSPC);
         }
-        let named = if old.is_some() { 0 } else { named };
-        self.reserve(named + value.len())?;
-        self.bytes = self.bytes.saturating_sub(old.unwrap_or(0));
+        self.reserve(after.saturating_sub(before))?;
+        self.bytes = self.bytes.saturating_sub(before.saturating_sub(after));
         self.inode_mut(node)?
             .xattrs
             .insert(name.to_bytes().into(), value.into());
