@@ -274,3 +274,47 @@ fn write_that_is_to_be_on_the_disk_is_synced_where_pwritev2_is_not_known() {
         }
     }
 }
+
+/// One EMFILE of many.
+#[test]
+fn append_after_one_that_got_no_second_descriptor_gets_one() {
+    for (errno, later) in [
+        (libc::EMFILE, 1),
+        (libc::ENFILE, 1),
+        (libc::EINTR, 1),
+        (libc::EACCES, 0),
+        (libc::EPERM, 0),
+        (libc::EROFS, 0),
+        (libc::ETXTBSY, 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut driver, file) = with_file(folder.path(), 0);
+        let path = folder.path().join("file");
+        let thread = std::thread::spawn(move || {
+            forbid(libc::SYS_openat, errno);
+            assert_eq!(driver.write_as(file, 0, b"one\n", 0, libc::O_APPEND), Ok(4));
+            driver
+        });
+        let mut driver = thread.join().unwrap();
+        assert_eq!(appending_to(&path), 0, "{errno}");
+        assert_eq!(driver.write_as(file, 0, b"two\n", 0, libc::O_APPEND), Ok(4));
+        assert_eq!(appending_to(&path), later, "{errno}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+    }
+}
+
+/// Descriptors of this process with O_APPEND for a file.
+fn appending_to(path: &Path) -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let of_path = descriptors.filter_map(|entry| {
+        let fd = entry.unwrap().path();
+        let leads_there = std::fs::read_link(&fd).is_ok_and(|to| to == path);
+        leads_there.then(|| Path::new("/proc/self/fdinfo").join(fd.file_name().unwrap()))
+    });
+    let appends = |info: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(info).unwrap();
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_APPEND != 0
+    };
+    of_path.filter(appends).count()
+}

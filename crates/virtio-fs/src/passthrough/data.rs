@@ -193,13 +193,18 @@ impl Passthrough {
     }
 
     /// The first append of an open file opens what they go through. Without it they are as good as the host's own file
-    /// systems need them.
+    /// systems need them. Where it was short of something (EMFILE) or disturbed, the next append tries again.
     fn prepare_to_append(&mut self, slot: Slot, handle: Handle) -> Result<()> {
-        if let Some((file, flags)) = self.files.lacks_appender(&self.nodes, handle, slot) {
-            let appender = self.open_data(&file, flags).ok();
-            self.files.set_appender(handle, slot, appender)?;
+        let Some((file, flags)) = self.files.lacks_appender(&self.nodes, handle, slot) else {
+            return Ok(());
+        };
+        match self.open_data(&file, flags) {
+            Ok(appender) => self.files.set_appender(handle, slot, appender),
+            Err(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ETXTBSY) => {
+                self.files.refuse_appender(handle, slot)
+            }
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn do_fsync(&mut self, node: NodeId, handle: Handle, data_only: bool) -> Result<Completion> {

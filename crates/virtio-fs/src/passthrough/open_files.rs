@@ -46,10 +46,10 @@ impl OpenFile {
 /// (FUSE, 9p) tells them of O_APPEND alone.
 #[derive(Debug)]
 enum Appender {
-    /// Nothing was appended yet.
+    /// Nothing was appended yet, or there was none to be had at the time.
     None,
     Opened(OwnedFd),
-    /// The host does not open the file again.
+    /// The host does not open the file to be written any more.
     Refused,
 }
 
@@ -159,11 +159,15 @@ impl OpenFiles {
         (lacks && !self.is_full(nodes)).then(|| (Arc::clone(&file.fd), flags))
     }
 
-    /// `None` where the host does not give any.
-    pub(super) fn set_appender(&mut self, handle: Handle, slot: Slot, fd: Option<OwnedFd>) -> Result<()> {
-        let opened = usize::from(fd.is_some());
-        self.get_mut(handle, slot)?.appender = fd.map_or(Appender::Refused, Appender::Opened);
-        self.appenders += opened;
+    pub(super) fn set_appender(&mut self, handle: Handle, slot: Slot, fd: OwnedFd) -> Result<()> {
+        self.get_mut(handle, slot)?.appender = Appender::Opened(fd);
+        self.appenders += 1;
+        Ok(())
+    }
+
+    /// It is not to be asked for again.
+    pub(super) fn refuse_appender(&mut self, handle: Handle, slot: Slot) -> Result<()> {
+        self.get_mut(handle, slot)?.appender = Appender::Refused;
         Ok(())
     }
 
