@@ -56,8 +56,11 @@ pub struct Passthrough {
     root_kind: FileKind,
     /// `/proc/self/fd`, to open what an O_PATH descriptor stands for.
     descriptors: OwnedFd,
-    /// A real descriptor of the root's mount, where file handles can be used.
-    handle_mount: Option<OwnedFd>,
+    /// A real descriptor of the root, where the process may open that. Of an error that the host's file system had while it
+    /// was open it tells at the next sync, whoever else was told meanwhile.
+    root_to_sync: Option<Arc<OwnedFd>>,
+    /// The same, where file handles can be used.
+    handle_mount: Option<Arc<OwnedFd>>,
     rights: Rights,
     has_openat2: bool,
     nodes: Nodes,
@@ -121,14 +124,15 @@ impl Passthrough {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptors = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())
             .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("/proc/self/fd: {error}")))?;
-        let handle_mount = handle_mount(&root, &descriptors);
+        let root_to_sync = open_to_read(&root, &descriptors);
         Ok(Self {
             root_key: stat.key,
             root_kind: stat.kind(),
             has_openat2: resolve::has_openat2(&root),
             root: Arc::new(root),
             descriptors,
-            handle_mount,
+            handle_mount: root_to_sync.clone().filter(handles_work),
+            root_to_sync,
             rights: Rights::of_this_thread(),
             nodes: Nodes::new(&stat, config.max_nodes),
             fds: FdCache::new(config.cached_descriptors),
@@ -230,13 +234,16 @@ fn to_io(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno.raw())
 }
 
-/// A descriptor for `open_by_handle_at`, if handles work here: it takes a file system that has them, CAP_DAC_READ_SEARCH
-/// and a root that can be opened.
-fn handle_mount(root: &OwnedFd, descriptors: &OwnedFd) -> Option<OwnedFd> {
+fn open_to_read(root: &OwnedFd, descriptors: &OwnedFd) -> Option<Arc<OwnedFd>> {
     let path = sys::DescriptorPath::new(root.as_fd());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mount = rustix::fs::openat(descriptors, path.name(), flags, Mode::empty()).ok()?;
-    let handle = sys::file_handle(root.as_fd()).ok()?;
-    sys::open_by_handle(mount.as_fd(), &handle, libc::O_PATH).ok()?;
-    Some(mount)
+    let opened = rustix::fs::openat(descriptors, path.name(), flags, Mode::empty());
+    opened.ok().map(Arc::new)
+}
+
+/// Whether a descriptor of the root is one for `open_by_handle_at`: it takes a file system that has file handles, and
+/// CAP_DAC_READ_SEARCH.
+fn handles_work(root: &Arc<OwnedFd>) -> bool {
+    let handle = sys::file_handle(root.as_fd());
+    handle.is_ok_and(|handle| sys::open_by_handle(root.as_fd(), &handle, libc::O_PATH).is_ok())
 }

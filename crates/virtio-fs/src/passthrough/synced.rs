@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::Passthrough;
-use super::nodes::Slot;
+use super::nodes::{ROOT, Slot};
 use super::stat::Key;
 use crate::errno::{Errno, Result};
 use crate::{Completion, FileKind, Job, NodeId};
@@ -118,7 +118,10 @@ impl Passthrough {
     /// The file system of `node`, and those that were changed.
     fn files_to_sync(&mut self, node: NodeId) -> Result<ToSync> {
         let slot = self.nodes.slot(node)?;
-        let mut files = vec![Arc::new(self.open_to_sync(slot)?)];
+        let mut files = vec![match &self.root_to_sync {
+            Some(root) if slot == ROOT => Arc::clone(root),
+            _ => Arc::new(self.open_to_sync(slot)?),
+        }];
         files.extend(self.changed.devices.iter().map(|(_, file)| Arc::clone(file)));
         Ok(ToSync {
             files,
@@ -212,6 +215,41 @@ mod tests {
         share.changed.more = true;
         let both = vec![device_of(Path::new("/dev")), device_of(temp.path())];
         assert_eq!(devices(&mut share), (both, true));
+    }
+
+    /// To a descriptor that was opened later than another sync was told of an error, the error is over.
+    #[test]
+    fn sync_is_told_of_errors_since_the_share_was_made() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), b"x").unwrap();
+        let roots = [temp.path().to_owned(), temp.path().join("file")];
+        for (root, has_handles) in roots.iter().flat_map(|root| [(root, true), (root, false)]) {
+            let mut share = Passthrough::new(root, PassthroughConfig::default()).unwrap();
+            if !has_handles {
+                share = share.without_file_handles();
+            }
+            let synced = |share: &mut Passthrough| share.files_to_sync(NodeId::ROOT).unwrap().files;
+            let from_the_start = share.root_to_sync.clone();
+            for mounted_anew in [false, true] {
+                if mounted_anew {
+                    share.unmounted();
+                }
+                for _ in 0..2 {
+                    let (files, first) = (synced(&mut share), from_the_start.as_ref().unwrap());
+                    assert!(Arc::ptr_eq(&files[0], first), "{root:?}, handles: {has_handles}");
+                }
+            }
+        }
+    }
+
+    /// As it was in the beginning, so that a share that cannot be listed can be mounted and does without.
+    #[test]
+    fn sync_of_a_root_that_could_not_be_opened_opens_it_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut share = Passthrough::new(temp.path(), PassthroughConfig::default()).unwrap();
+        share.root_to_sync = None;
+        let device = device_of(temp.path());
+        assert_eq!(devices(&mut share), (vec![device], false));
     }
 
     #[test]
