@@ -49,6 +49,37 @@ fn writer_of_a_file_that_is_open_already_writes_through_the_cache() {
     assert_eq!(driver.open(node, WRITE).unwrap().1, DIRECT_IO);
 }
 
+/// Through the cache an append goes out in pieces that end with the pages of what the guest takes for the file, and what
+/// others append may come between them.
+#[test]
+fn record_that_is_appended_is_not_torn_at_the_pages_of_the_guests_cache() {
+    for mode in [WRITE, libc::O_RDWR] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut driver = share(folder.path(), PassthroughConfig::default());
+        let (node, writer, flags) = create(&mut driver, mode | libc::O_APPEND);
+        assert_eq!(flags, DIRECT_IO, "{mode}");
+        // It counts as a writer around the cache for those who come meanwhile.
+        let (reader, flags) = driver.open(node, READ).unwrap();
+        assert_eq!(flags, DIRECT_IO, "{mode}");
+        driver.release(node, writer);
+        driver.release(node, reader);
+        let (reader, flags) = driver.open(node, READ).unwrap();
+        assert_eq!(flags, 0, "{mode}");
+        // What a reader has cached is written through the cache.
+        assert_eq!(driver.open(node, mode | libc::O_APPEND).unwrap().1, 0, "{mode}");
+        driver.release(node, reader);
+    }
+}
+
+#[test]
+fn reader_is_not_taken_for_a_writer_for_its_o_append() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = share(folder.path(), PassthroughConfig::default());
+    let (node, writer, _) = create(&mut driver, WRITE);
+    driver.release(node, writer);
+    assert_eq!(driver.open(node, READ | libc::O_APPEND).unwrap().1, 0);
+}
+
 #[test]
 fn guest_that_cannot_map_what_bypasses_its_cache_never_does() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,12 +14,41 @@ pub(super) struct Opening {
     pub(super) now: Version,
     /// What the guest's kernel takes for its size, in bytes.
     pub(super) size_told: u64,
-    /// For writing and not for reading.
-    pub(super) write_only: bool,
+    /// What it is open for.
+    pub(super) access: Access,
     /// Who has it open already.
     pub(super) others: Others,
     /// The guest maps files that bypass its cache (FUSE 7.39).
     pub(super) maps_uncached: bool,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    ReadWrite,
+    /// To be written and not read.
+    Write,
+    /// To be written at its end, and perhaps read.
+    Append,
+}
+
+impl Access {
+    /// As the flags of the guest's `open(2)` say.
+    pub(super) fn of(flags: u32) -> Self {
+        let flags = flags.cast_signed();
+        match flags & libc::O_ACCMODE {
+            libc::O_WRONLY | libc::O_RDWR if flags & libc::O_APPEND != 0 => Self::Append,
+            libc::O_WRONLY => Self::Write,
+            libc::O_RDWR => Self::ReadWrite,
+            _ => Self::Read,
+        }
+    }
+
+    /// Whether it is better off without the guest's cache, see [`Opening::is_direct`].
+    fn shuns_cache(self) -> bool {
+        matches!(self, Self::Write | Self::Append)
+    }
 }
 
 /// Who else in the guest has a file open.
@@ -46,7 +75,7 @@ impl Opening {
 
     /// Whether this is a writer of a file that bypasses the cache, which others have to know.
     pub(super) fn writes_directly(&self, flags: OpenOutFlags) -> bool {
-        self.write_only && self.maps_uncached && flags.contains(OpenOutFlags::DIRECT_IO)
+        self.access.shuns_cache() && self.maps_uncached && flags.contains(OpenOutFlags::DIRECT_IO)
     }
 
     /// The guest does not ask for the size at an open, and a read through the cache ends there: where the host has
@@ -57,12 +86,17 @@ impl Opening {
 
     /// Who only writes has no use for the cache: each write goes to the host at once in any case, and what it left in the
     /// cache would be dropped by the next open, as it changed the file. Around the cache the guest neither copies it nor asks
-    /// for `security.capability` first. But a cache that somebody else reads is written through, and nobody fills it
-    /// while it is bypassed: one file has one of both at a time.
+    /// for `security.capability` first.
+    ///
+    /// Who appends may read too, and asks the host each time then. Through the cache one record would be several WRITEs, that end
+    /// with the pages of what the guest takes for the file, and the host puts what others append between them.
+    ///
+    /// But a cache that somebody else reads is written through, and nobody fills it while it is bypassed: one file has one
+    /// of both at a time.
     fn is_direct(&self) -> bool {
         self.maps_uncached
             && match self.others {
-                Others::Nobody => self.write_only,
+                Others::Nobody => self.access.shuns_cache(),
                 Others::Somebody => false,
                 Others::DirectWriter => true,
             }
@@ -87,12 +121,16 @@ mod tests {
         last: None,
         now: NOW,
         size_told: 10,
-        write_only: false,
+        access: Access::Read,
         others: Others::Nobody,
         maps_uncached: true,
     };
     const WRITER: Opening = Opening {
-        write_only: true,
+        access: Access::Write,
+        ..READER
+    };
+    const APPENDER: Opening = Opening {
+        access: Access::Append,
         ..READER
     };
 
@@ -112,7 +150,7 @@ mod tests {
 
     #[test]
     fn file_of_another_size_than_the_guest_was_told_bypasses_the_cache() {
-        for opening in [READER, WRITER] {
+        for opening in [READER, WRITER, APPENDER] {
             for others in [Others::Nobody, Others::Somebody, Others::DirectWriter] {
                 let opening = Opening {
                     last: Some(NOW),
@@ -132,8 +170,26 @@ mod tests {
             (Others::Somebody, OpenOutFlags::empty()),
             (Others::DirectWriter, OpenOutFlags::DIRECT_IO),
         ] {
-            let opening = Opening { others, ..WRITER };
-            assert_eq!(opening.flags(CachePolicy::Auto), flags, "{others:?}");
+            for opening in [WRITER, APPENDER] {
+                let opening = Opening { others, ..opening };
+                assert_eq!(opening.flags(CachePolicy::Auto), flags, "{opening:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn access_is_what_the_flags_of_an_open_say() {
+        let (append, truncate) = (libc::O_APPEND, libc::O_TRUNC);
+        for (flags, access) in [
+            (libc::O_RDONLY, Access::Read),
+            (libc::O_RDONLY | append, Access::Read),
+            (libc::O_ACCMODE | append, Access::Read),
+            (libc::O_WRONLY | truncate, Access::Write),
+            (libc::O_RDWR | truncate, Access::ReadWrite),
+            (libc::O_WRONLY | append, Access::Append),
+            (libc::O_RDWR | append, Access::Append),
+        ] {
+            assert_eq!(Access::of(flags.cast_unsigned()), access, "{flags:o}");
         }
     }
 
@@ -168,7 +224,7 @@ mod tests {
 
     #[test]
     fn other_policies_look_at_nothing() {
-        for opening in [READER, WRITER] {
+        for opening in [READER, WRITER, APPENDER] {
             assert_eq!(opening.flags(CachePolicy::Always), OpenOutFlags::KEEP_CACHE);
             let direct = OpenOutFlags::DIRECT_IO | OpenOutFlags::PARALLEL_DIRECT_WRITES;
             assert_eq!(opening.flags(CachePolicy::None), direct);

@@ -14,8 +14,8 @@ pub enum CachePolicy {
     /// the guest asks for the file's attributes, or opens and maps it again.
     None,
     /// Close-to-open: who opens a file after another has closed it reads what that one wrote. Names and attributes, the
-    /// size that a mapping ends at among them, may be one second old. A file that is only written, by nobody else, is not
-    /// cached meanwhile. What a process of the host writes through a mapping is no change where it leaves the file's times
+    /// size that a mapping ends at among them, may be one second old. A file that is only written, or opened to append, with nobody else
+    /// at it, is not cached meanwhile. What a process of the host writes through a mapping is no change where it leaves the file's times
     /// alone, as all but the first write to a page does on a tmpfs.
     #[default]
     Auto,

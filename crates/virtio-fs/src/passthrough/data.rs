@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuse_wire::{InitFlags, WriteFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
-use super::caching::Opening;
+use super::caching::{Access, Opening};
 use super::nodes::Slot;
 use super::stat::Stat;
 use super::{CachePolicy, Passthrough};
@@ -115,7 +115,7 @@ impl Passthrough {
             last: std::mem::replace(&mut node.seen, settled.then_some(now)),
             now,
             size_told: node.size_told,
-            write_only: flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY,
+            access: Access::of(flags),
             others: node.opened_by(),
             maps_uncached: self.negotiated.contains(InitFlags::DIRECT_IO_ALLOW_MMAP),
         };
