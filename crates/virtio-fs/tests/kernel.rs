@@ -642,6 +642,66 @@ fn pipe_and_folder_in_use_are_there_without_their_names() {
     }
 }
 
+/// Linux writes the times of an inode back after each change of its names, with no handle, and takes what fails for an error of
+/// the whole mount, of which the next `syncfs` tells.
+#[test]
+fn sync_has_no_error_after_files_have_lost_their_names() {
+    let [.., collecting] = modes();
+    for (handles, cached_descriptors) in [(true, 64), (false, 64), (true, 1), (false, 1)] {
+        let scene = Scene::new();
+        let config = PassthroughConfig {
+            cached_descriptors,
+            ..collecting.clone()
+        };
+        let mut share = Passthrough::new(&scene.shared, config).unwrap();
+        if !handles {
+            share = share.without_file_handles();
+        }
+        let Some(mounted) = Mounted::new(&scene.mnt, share) else {
+            return;
+        };
+        let root = fs::File::open(&scene.mnt).unwrap();
+        let path = |name: &str| scene.mnt.join(name);
+        let make = |name| {
+            fs::write(path(name), name).unwrap();
+            // Others take its place among the cached descriptors.
+            fs::create_dir_all(path("folder").join(name).join("inside")).unwrap();
+            path(name)
+        };
+        let (removed, replaced, replacing) = (make("removed"), make("replaced"), make("replacing"));
+        let (linked, unlinked, used) = (make("linked"), make("unlinked"), make("used"));
+        let path_only = rustix::fs::open(&used, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        let steps: [(&str, &dyn Fn()); 8] = [
+            ("unlink", &|| fs::remove_file(&removed).unwrap()),
+            ("rename over", &|| fs::rename(&replacing, &replaced).unwrap()),
+            ("rename", &|| fs::rename(&replaced, path("renamed")).unwrap()),
+            ("link", &|| fs::hard_link(&linked, path("other")).unwrap()),
+            ("unlink one of two", &|| {
+                fs::create_dir_all(path("folder/of/others")).unwrap();
+                fs::remove_file(path("other")).unwrap();
+            }),
+            ("setxattr", &|| {
+                rustix::fs::setxattr(&unlinked, "user.a", b"b", rustix::fs::XattrFlags::empty()).unwrap();
+            }),
+            ("unlink what is open", &|| {
+                let open = fs::File::open(&unlinked).unwrap();
+                fs::remove_file(&unlinked).unwrap();
+                assert_eq!(open.metadata().unwrap().nlink(), 0);
+            }),
+            ("unlink what is in use", &|| fs::remove_file(&used).unwrap()),
+        ];
+        let failed = steps.iter().filter(|(_, take)| {
+            take();
+            rustix::fs::syncfs(&root).is_err()
+        });
+        let failed: Vec<_> = failed.map(|(step, _)| step).collect();
+        assert!(failed.is_empty(), "{failed:?}, {handles}, {cached_descriptors}");
+        assert_eq!(rustix::fs::fstat(&path_only).unwrap().st_nlink, 0);
+        drop((path_only, root));
+        drop(mounted);
+    }
+}
+
 #[test]
 fn guests_that_append_to_one_file_do_not_overwrite_each_other() {
     for cache in [CachePolicy::None, CachePolicy::Auto, CachePolicy::Always] {
