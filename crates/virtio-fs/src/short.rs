@@ -1,8 +1,9 @@
 //! Which requests are answered soon enough for the processor that asks to wait for them.
 //!
 //! What counts is the host's part: a look at a name, a few pages copied. Requests that wait for a disk by their nature, or that
-//! move as much as takes longer than waking another thread, are not short. A name that the host has to read from its
-//! disk first takes longer too, as does an OPEN that cuts a large file; that is not known beforehand.
+//! move as much as takes longer than waking another thread, are not short. Some others take longer too, which is not known
+//! beforehand: a name that the host has to read from its disk first, a WRITE of part of a page that it has to read first, an
+//! OPEN that cuts a large file, and what drops the last name or handle of one (UNLINK, RENAME over it, RELEASE, FORGET).
 
 use std::mem::offset_of;
 
