@@ -18,6 +18,8 @@ const FLOCK: u32 = 1;
 const END: u64 = i64::MAX.cast_unsigned();
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
+const ENFILE: i32 = 23;
+const ENOLCK: i32 = 37;
 const EINVAL: i32 = 22;
 const EROFS: i32 = 30;
 const ENOSYS: i32 = 38;
@@ -90,6 +92,28 @@ fn locks_of_two_owners_in_one_guest_exclude_each_other() {
         .call(op::FLUSH, file.0, &Body::new().u64(file.1).u64(0).u64(1).0)
         .unwrap();
     setlk(&mut driver, file, 2, (0, 9), F_WRLCK).unwrap();
+}
+
+/// Each owner of a lock has a descriptor of the host, as each open file has.
+#[test]
+fn owners_of_locks_take_no_more_descriptors_than_open_files_may() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = PassthroughConfig {
+        locks: LockPolicy::Host,
+        max_open_files: 3,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = share(temp.path(), config);
+    let file = open(&mut driver);
+    for owner in 1..=2 {
+        setlk(&mut driver, file, owner, (0, 9), F_RDLCK).unwrap();
+    }
+    assert_eq!(setlk(&mut driver, file, 3, (0, 9), F_RDLCK).unwrap_err(), ENOLCK);
+    assert_eq!(driver.open(file.0, 0o2).unwrap_err(), ENFILE);
+    driver
+        .call(op::FLUSH, file.0, &Body::new().u64(file.1).u64(0).u64(1).0)
+        .unwrap();
+    driver.open(file.0, 0o2).unwrap();
 }
 
 #[test]

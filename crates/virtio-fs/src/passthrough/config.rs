@@ -55,7 +55,8 @@ pub struct PassthroughConfig {
     /// Inodes that a guest may know at a time; some 300 bytes each. Beyond it the guest gets ENFILE. See
     /// [`max_nodes_for_memory`](Self::max_nodes_for_memory).
     pub max_nodes: usize,
-    /// Files and folders that a guest may have open at a time; a descriptor each. Pipes, folders and the like that lose their
+    /// Files and folders that a guest may have open at a time; a descriptor each, and one for each owner of POSIX locks on a
+    /// file with [`LockPolicy::Host`] (ENOLCK beyond). Pipes, folders and the like that lose their
     /// name while the guest uses them count among them, up to a quarter, and so do file systems beneath the share that it has
     /// changed.
     pub max_open_files: usize,

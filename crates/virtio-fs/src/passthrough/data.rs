@@ -148,7 +148,7 @@ impl Passthrough {
         if self.files.remove(&mut self.nodes, handle, slot).is_ok() {
             self.list.forget(handle);
             if self.nodes.get(slot).is_ok_and(|node| node.open.is_none()) {
-                self.locks.forget(slot);
+                self.files.locks.forget(slot);
             }
             self.nodes.closed(slot);
             self.collect();

@@ -18,24 +18,16 @@ use super::{LockPolicy, Passthrough};
 use crate::errno::{Errno, Result};
 use crate::{FileKind, Handle, LockRange, NodeId, sys};
 
-/// The open files that locks belong to.
-#[derive(Debug)]
+/// The open files that locks belong to. They count among those that a guest may have.
+#[derive(Debug, Default)]
 pub(super) struct Locks {
     /// By node and owner, so that those of a node are side by side.
     owners: BTreeMap<(Slot, u64), OwnedFd>,
-    max: usize,
 }
 
 impl Locks {
-    pub(super) fn new(max: usize) -> Self {
-        Self {
-            owners: BTreeMap::new(),
-            max,
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.owners.clear();
+    pub(super) fn descriptors(&self) -> usize {
+        self.owners.len()
     }
 
     /// Nobody has a node open, and so nobody has a lock of it. It may be gone, and its slot will be another's.
@@ -67,7 +59,7 @@ impl Passthrough {
         let slot = self.check_lock(node, handle)?;
         let request = file_lock(wanted)?;
         self.open_for_owner(slot, owner)?;
-        let file = self.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
+        let file = self.files.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
         let found = sys::get_file_lock(file.as_fd(), request)?;
         Ok(lock_range(&found))
     }
@@ -92,11 +84,11 @@ impl Passthrough {
         }
         let request = file_lock(wanted)?;
         let unlocks = wanted.kind.cast_signed() == libc::F_UNLCK;
-        if unlocks && !self.locks.owners.contains_key(&(slot, owner)) {
+        if unlocks && !self.files.locks.owners.contains_key(&(slot, owner)) {
             return Ok(());
         }
         self.open_for_owner(slot, owner)?;
-        let file = self.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
+        let file = self.files.locks.owners.get(&(slot, owner)).ok_or(Errno::ENOLCK)?;
         match sys::set_file_lock(file.as_fd(), &request).map_err(Errno::from) {
             Err(Errno::EACCES) => Err(Errno::EAGAIN),
             done => done,
@@ -121,16 +113,16 @@ impl Passthrough {
             return Err(Errno::ENOSYS);
         }
         let slot = self.nodes.slot(node)?;
-        self.locks.owners.remove(&(slot, owner));
+        self.files.locks.owners.remove(&(slot, owner));
         Ok(())
     }
 
     /// A write lock takes a file that is open for writing, a read lock one that is open for reading.
     fn open_for_owner(&mut self, slot: Slot, owner: u64) -> Result<()> {
-        if self.locks.owners.contains_key(&(slot, owner)) {
+        if self.files.locks.owners.contains_key(&(slot, owner)) {
             return Ok(());
         }
-        if self.locks.owners.len() >= self.locks.max {
+        if self.files.is_full(&self.nodes) {
             return Err(Errno::ENOLCK);
         }
         if self.kind(slot)? != FileKind::Regular {
@@ -148,7 +140,7 @@ impl Passthrough {
                 break;
             }
         }
-        self.locks.owners.insert((slot, owner), opened?);
+        self.files.locks.owners.insert((slot, owner), opened?);
         Ok(())
     }
 }

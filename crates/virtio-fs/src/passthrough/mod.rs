@@ -39,7 +39,6 @@ use crate::errno::{Errno, Result};
 use crate::{FileKind, NodeId, sys};
 use fd_cache::FdCache;
 use listing::ListBuffer;
-use locks::Locks;
 use nodes::Nodes;
 use open_files::OpenFiles;
 use stat::{Key, Stat};
@@ -68,7 +67,6 @@ pub struct Passthrough {
     files: OpenFiles,
     changed: Changed,
     list: ListBuffer,
-    locks: Locks,
     /// Room for paths, reused.
     path: Vec<u8>,
     negotiated: InitFlags,
@@ -139,7 +137,6 @@ impl Passthrough {
             files: OpenFiles::new(config.max_open_files),
             changed: Changed::default(),
             list: ListBuffer::default(),
-            locks: Locks::new(config.max_open_files),
             path: Vec::new(),
             negotiated: InitFlags::empty(),
             config,
@@ -177,7 +174,6 @@ impl Passthrough {
         self.fds = FdCache::new(self.config.cached_descriptors);
         self.nodes.clear();
         self.list = ListBuffer::default();
-        self.locks.clear();
     }
 
     /// Takes lookups back, and gives up what is not needed any more then.
@@ -195,7 +191,7 @@ impl Passthrough {
             if let Some(place) = node.cached {
                 self.fds.remove(place);
             }
-            self.locks.forget(slot);
+            self.files.locks.forget(slot);
         }
     }
 
@@ -224,7 +220,7 @@ pub struct Usage {
     pub cached_descriptors: usize,
     /// Descriptors of what has lost its name, for as long as the guest uses it.
     pub kept_descriptors: usize,
-    /// Descriptors of open files and folders of the guest.
+    /// Descriptors of open files and folders of the guest, and of those who have locks there.
     pub open_files: usize,
     /// Inodes that the guest knows, the root among them.
     pub nodes: usize,

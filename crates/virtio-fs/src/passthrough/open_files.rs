@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::locks::Locks;
 use super::nodes::{Nodes, Slot};
 use crate::Handle;
 use crate::errno::{Errno, Result};
@@ -60,6 +61,8 @@ pub(super) struct OpenFiles {
     free: Vec<u32>,
     /// Descriptors to append through.
     appenders: usize,
+    /// Descriptors that locks belong to.
+    pub(super) locks: Locks,
     max: usize,
 }
 
@@ -69,13 +72,14 @@ impl OpenFiles {
             files: Vec::new(),
             free: Vec::new(),
             appenders: 0,
+            locks: Locks::default(),
             max: max.min(u32::MAX as usize - 1),
         }
     }
 
     /// How many descriptors they have.
     pub(super) fn descriptors(&self) -> usize {
-        self.files.len() - self.free.len() + self.appenders
+        self.files.len() - self.free.len() + self.appenders + self.locks.descriptors()
     }
 
     /// Descriptors that are kept for nodes count too.
