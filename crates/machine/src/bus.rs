@@ -106,7 +106,8 @@ impl MmioBus {
     }
 
     /// Stops every device, in the order of their addresses. All together may take `patience` to deliver what the drivers have
-    /// handed over; what a device is doing on the host at the moment is waited for beside that, as long as it takes.
+    /// handed over, and each the second that [`Worker::finish`](virtio_transport::Worker::finish) allows it; what a device is
+    /// doing on the host at the moment is waited for beside that, as long as it takes.
     pub(crate) fn shutdown(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         for block in &self.blocks {

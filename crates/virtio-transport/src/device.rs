@@ -129,7 +129,8 @@ pub trait Worker: Send {
     /// The batch of inputs is over: publish used buffers and interrupt the driver where it wants to be.
     fn flush(&mut self, _poller: &mut dyn Poller) {}
 
-    /// The driver has stopped for good: deliver what it has handed over, and take no longer than `patience` for it.
+    /// The driver has stopped for good: deliver what it has handed over, and take no longer than `patience` for it. A second
+    /// more may pass, `patience` if that is shorter, for a close that does not undo what was delivered.
     fn finish(&mut self, _patience: Duration) {}
 }
 
