@@ -234,7 +234,7 @@ fn hook_rewrites_and_denies_destinations() {
     assert_eq!(vm.connect(port, "192.0.2.1:1".parse().unwrap()), -101);
     assert_eq!(
         vm.connect(port, "127.0.0.1:443".parse().unwrap()),
-        -13,
+        -111,
         "the policy comes first"
     );
 }

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{Vm, connect_body, connected, getname_body, inet_config, pattern, sockaddr};
+use virtio_vsock_tsi::vsock_proto::policy::Policy;
 
 fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
@@ -393,19 +394,24 @@ fn connect_refused_is_told_with_its_errno() {
     assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0);
 }
 
+/// A program that waits for a server of its own tries again after ECONNREFUSED, and gave up at EACCES.
 #[test]
-fn connect_to_what_the_policy_denies_is_told_eacces_and_nothing_is_sent() {
+fn connect_to_what_the_policy_denies_is_refused_and_nothing_is_sent() {
     let listener = listener();
     listener.set_nonblocking(true).unwrap();
-    let mut vm = Vm::new(virtio_vsock_tsi::VsockConfig {
-        policy: Default::default(),
-        ..inet_config()
-    });
-    let port = vm.fresh_port();
-    vm.create(port, 2, 1);
-    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), -13);
-    assert!(listener.accept().is_err());
-    assert_eq!(vm.stat("denied"), 1);
+    let at = listener.local_addr().unwrap();
+    let rule = at.to_string().parse().unwrap();
+    for (policy, errno) in [(Policy::default(), -111), (Policy::new(Vec::new(), vec![rule]), -13)] {
+        let mut vm = Vm::new(virtio_vsock_tsi::VsockConfig {
+            policy,
+            ..inet_config()
+        });
+        let port = vm.fresh_port();
+        vm.create(port, 2, 1);
+        assert_eq!(vm.connect(port, at), errno);
+        assert!(listener.accept().is_err());
+        assert_eq!(vm.stat("denied"), 1);
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     built_in: Vec<Rule>,
-    refusal: Errno,
+    refusal: Option<Errno>,
 }
 
 impl Policy {
@@ -60,23 +60,41 @@ impl Policy {
             allow,
             deny,
             built_in,
-            refusal: Errno::EACCES,
+            refusal: None,
         }
     }
 
-    /// What a denied program is told, EACCES if nothing is said.
+    /// What a denied program is told. If nothing is said: ECONNREFUSED at the loopback and the unspecified address, unless
+    /// a deny rule covers it; EACCES elsewhere.
     #[must_use]
     pub fn with_refusal(mut self, refusal: Errno) -> Policy {
-        self.refusal = refusal;
+        self.refusal = Some(refusal);
         self
     }
 
     /// Whether a guest may reach `to`. An IPv4-mapped IPv6 address (RFC 4291) is judged as the IPv4 one.
     pub fn allows(&self, to: SocketAddr) -> bool {
-        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        let any = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(to));
+        let any = |rules: &[Rule]| covers(rules, to);
         !any(&self.deny) && (any(&self.allow) || !any(&self.built_in))
     }
+
+    /// A guest's own stack is asked first. That a connect to its loopback comes here says that nobody in the guest listens
+    /// there, or not yet: programs that wait for a server of their own know ECONNREFUSED alone.
+    fn refusal(&self, to: SocketAddr) -> Errno {
+        let ip = to.ip().to_canonical();
+        let own = ip.is_loopback() || ip.is_unspecified();
+        let usual = if own && !covers(&self.deny, to) {
+            Errno::ECONNREFUSED
+        } else {
+            Errno::EACCES
+        };
+        self.refusal.unwrap_or(usual)
+    }
+}
+
+fn covers(rules: &[Rule], to: SocketAddr) -> bool {
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    rules.iter().any(|rule| rule.matches(to))
 }
 
 impl Default for Policy {
@@ -128,7 +146,7 @@ impl Policy {
     pub(crate) fn judge(&self, question: &Question<'_>) -> Verdict {
         match question.name.inet() {
             // What listens on the host was named by the host: see the port map.
-            Some(to) if question.operation != Operation::Listen && !self.allows(to) => Verdict::Deny(self.refusal),
+            Some(to) if question.operation != Operation::Listen && !self.allows(to) => Verdict::Deny(self.refusal(to)),
             _ => Verdict::Allow,
         }
     }
@@ -156,16 +174,31 @@ mod tests {
     }
 
     #[test]
-    fn denied_destination_is_refused_with_eacces_or_what_the_policy_says() {
-        let loopback = SocketName::Inet("127.0.0.1:80".parse().unwrap());
-        let question = Question {
-            operation: Operation::Connect,
-            kind: SocketKind::Stream,
-            name: &loopback,
+    fn refusal_is_that_of_ones_own_loopback_or_of_a_rule_or_what_is_set() {
+        let refusal = |policy: &Policy, to: &str| {
+            let name = SocketName::Inet(to.parse().unwrap());
+            let question = Question {
+                operation: Operation::Connect,
+                kind: SocketKind::Stream,
+                name: &name,
+            };
+            policy.judge(&question)
         };
-        assert_eq!(Policy::default().judge(&question), Verdict::Deny(Errno::EACCES));
+        let rules = policy(&[], &["127.0.0.1:81"]);
+        for to in [
+            "127.0.0.1:80",
+            "0.0.0.0:80",
+            "[::1]:80",
+            "[::]:80",
+            "[::ffff:127.1.2.3]:80",
+        ] {
+            assert_eq!(refusal(&rules, to), Verdict::Deny(Errno::ECONNREFUSED), "{to}");
+        }
+        for to in ["127.0.0.1:81", "169.254.169.254:80", "[fe80::1]:80", "0.1.2.3:80"] {
+            assert_eq!(refusal(&rules, to), Verdict::Deny(Errno::EACCES), "{to}");
+        }
         let other = Policy::default().with_refusal(Errno::ENETUNREACH);
-        assert_eq!(other.judge(&question), Verdict::Deny(Errno::ENETUNREACH));
+        assert_eq!(refusal(&other, "127.0.0.1:80"), Verdict::Deny(Errno::ENETUNREACH));
     }
 
     #[test]
