@@ -16,7 +16,7 @@
 //! | `name` | answers with the address that the connection came from |
 //! | `note KEY` | answers with what was noted as KEY, waiting for it |
 //! | `dial ADDRESS ...` | connects to the guest: see [`super::dial`] |
-//! | `descriptors`, `ticks` | answers with the open files of `tessera`, or with its vsock thread's processor time |
+//! | `descriptors`, `ticks` | answers with the open files of `tessera`, a line each, or with its vsock thread's processor time |
 
 use std::collections::HashMap;
 use std::fs;
@@ -157,7 +157,7 @@ impl Peer {
             ["name"] => Ok(write!(stream, "{}", stream.from())?),
             ["note", key] => Ok(write!(stream, "{}", self.noted(key)?)?),
             ["dial", address, what @ ..] => Ok(stream.write_all(dial::dial(address, what).as_bytes())?),
-            ["descriptors"] => Ok(write!(stream, "{}", self.descriptors()?)?),
+            ["descriptors"] => Ok(stream.write_all(self.descriptors()?.join("\n").as_bytes())?),
             ["ticks"] => Ok(write!(stream, "{}", self.ticks()?)?),
             _ => bail!("there is no such thing to do"),
         }
@@ -189,8 +189,11 @@ impl Peer {
             .with_context(|| format!("nothing was noted as {key}"))
     }
 
-    fn descriptors(&self) -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.tessera.load(Ordering::Relaxed)))?.count())
+    /// What each descriptor of `tessera` leads to.
+    fn descriptors(&self) -> Result<Vec<String>> {
+        let all = fs::read_dir(format!("/proc/{}/fd", self.tessera.load(Ordering::Relaxed)))?;
+        let targets = all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        Ok(targets.map(|target| target.display().to_string()).collect())
     }
 
     /// Processor time of the thread that carries vsock, in the kernel's ticks of 10 ms.

@@ -3,7 +3,7 @@ TICKS_A_SECOND = 100
 
 
 def descriptors():
-    return int(answer("descriptors"))
+    return answer("descriptors").splitlines()
 
 
 # This one's connection counts too, so it is asked in the same way each time.
@@ -11,7 +11,10 @@ AT_FIRST = descriptors()
 
 
 def nothing_left():
-    eventually(lambda: descriptors() <= AT_FIRST, "descriptors stay open")
+    try:
+        eventually(lambda: len(descriptors()) <= len(AT_FIRST), "descriptors stay open")
+    except AssertionError:
+        raise AssertionError("descriptors stay open: %s" % sorted(set(descriptors()) - set(AT_FIRST)))
 
 
 def exchange(number):
