@@ -2,8 +2,9 @@
 TICKS_A_SECOND = 100
 
 
+# The device makes its timer when it first needs one.
 def descriptors():
-    return answer("descriptors").splitlines()
+    return [target for target in answer("descriptors").splitlines() if target != "anon_inode:[timerfd]"]
 
 
 # This one's connection counts too, so it is asked in the same way each time.
