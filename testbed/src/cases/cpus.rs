@@ -6,7 +6,7 @@ use super::{Case, LONG, cases};
 use crate::bed::Bed;
 
 pub(super) fn cases() -> Vec<Case> {
-    cases![LONG; processors_1_boot, processors_2_boot, processors_16_boot]
+    cases![LONG; processors_1_boot, processors_2_boot, processors_8_boot]
 }
 
 fn processors_boot(bed: &Bed, count: usize) -> Result<()> {
@@ -24,6 +24,6 @@ fn processors_2_boot(bed: &Bed) -> Result<()> {
     processors_boot(bed, 2)
 }
 
-fn processors_16_boot(bed: &Bed) -> Result<()> {
-    processors_boot(bed, 16)
+fn processors_8_boot(bed: &Bed) -> Result<()> {
+    processors_boot(bed, 8)
 }
