@@ -37,14 +37,22 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    fn command(self) -> String {
-        let workload = format!("run {SERVER}");
+    /// The folder of the files, as the outer host names it.
+    fn folder(self) -> &'static str {
         match self {
-            Self::Host => format!("/bed/root/bin/workload {workload} /tmp/bench"),
+            Self::Host => "/tmp/bench",
+            Self::Tessera | Self::MsbKrun => "/tmp/root/bench",
+        }
+    }
+
+    /// Runs the program where this side runs it, its guest made for that.
+    fn command(self, arguments: &str) -> String {
+        match self {
+            Self::Host => format!("/bed/root/bin/workload {arguments} {}", self.folder()),
             Self::Tessera => format!(
-                "/bed/tessera run -c 1 -m 512 --tsi-allow {SERVER} --kernel /bed/kernel /tmp/root -- /bin/workload {workload} /bench"
+                "/bed/tessera run -c 1 -m 512 --tsi-allow {SERVER} --kernel /bed/kernel /tmp/root -- /bin/workload {arguments} /bench"
             ),
-            Self::MsbKrun => format!("/bed/peer-msb /bed/kernel /tmp/root /bin/workload {workload} /bench"),
+            Self::MsbKrun => format!("/bed/peer-msb /bed/kernel /tmp/root /bin/workload {arguments} /bench"),
         }
     }
 }
@@ -108,10 +116,12 @@ fn script(side: Side) -> String {
     let lines = [
         format!("ip address add {SERVER}/32 dev lo"),
         "cp -a /bed/root /tmp/root".to_owned(),
+        format!("/bed/root/bin/workload lay {}", side.folder()),
         format!("/bed/root/bin/workload serve {SERVER} &"),
         "sleep 1".to_owned(),
         format!("echo '{}{}'", table::SIDE, table::name_of(side)),
-        side.command(),
+        side.command("read-laid"),
+        side.command(&format!("run {SERVER}")),
         "true".to_owned(),
     ];
     lines.join("\n")

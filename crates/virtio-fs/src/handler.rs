@@ -301,7 +301,7 @@ impl Handler {
                 break;
             }
             if pace == Pace::InPassing && !is_short(mem, &self.chain) {
-                lane.put_off();
+                lane.put_off(&mut self.chain);
                 return Ok((handled, true));
             }
             if !self.handle_chain(mem, queue, pace)? {
@@ -328,7 +328,7 @@ impl Handler {
         let outcome = self.server.handle(&mut exchange);
         if exchange.is_put_off() {
             if let Some(lane) = self.lanes.get_mut(queue) {
-                lane.put_off();
+                lane.put_off(&mut self.chain);
             }
             return Ok(false);
         }

@@ -17,6 +17,9 @@ pub(crate) enum Awaited {
 /// A ring with the count of its completions that were not published.
 pub(crate) struct Lane {
     ring: Ring,
+    /// Taken from the ring and put off: the next one, whose descriptors are not looked at a second time.
+    next: Chain,
+    is_put_off: bool,
     finished: Finished,
     /// Malformed chains that the ring had given back by itself when it was looked at last.
     malformed: u64,
@@ -29,6 +32,8 @@ impl Lane {
         Self {
             malformed: ring.malformed(),
             ring,
+            next: Chain::new(),
+            is_put_off: false,
             finished: Finished::default(),
             asked: false,
         }
@@ -51,12 +56,17 @@ impl Lane {
         mem: &Nearby<'_, M>,
         chain: &mut Chain,
     ) -> Result<bool, RingError> {
+        if std::mem::take(&mut self.is_put_off) {
+            std::mem::swap(chain, &mut self.next);
+            return Ok(true);
+        }
         self.ring.pop(mem, chain)
     }
 
-    /// The chain that was taken last is there again.
-    pub(crate) fn put_off(&mut self) {
-        self.ring.undo_pop();
+    /// The chain that was taken last is the next one again.
+    pub(crate) fn put_off(&mut self, chain: &mut Chain) {
+        std::mem::swap(chain, &mut self.next);
+        self.is_put_off = true;
     }
 
     pub(crate) fn give_back<M: GuestMemoryBackend>(
@@ -104,7 +114,7 @@ impl Lane {
 
     /// Whether nothing came since the driver was asked for a notification: then it still is.
     pub(crate) fn is_idle<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
-        Ok(self.asked && !self.ring.has_available(mem)?)
+        Ok(self.asked && !self.has_available(mem)?)
     }
 
     pub(crate) fn enable_notification<M: GuestMemoryBackend>(
@@ -122,6 +132,6 @@ impl Lane {
     }
 
     pub(crate) fn has_available<M: GuestMemoryBackend>(&mut self, mem: &Nearby<'_, M>) -> Result<bool, RingError> {
-        self.ring.has_available(mem)
+        Ok(self.is_put_off || self.ring.has_available(mem)?)
     }
 }

@@ -114,6 +114,8 @@ pub(crate) fn walk<M: GuestMemoryBackend>(
     }
 }
 
+/// Out of line: what is done for each descriptor of a long table keeps its registers so.
+#[inline(never)]
 fn walk_indirect<M: GuestMemoryBackend>(
     mem: &Nearby<'_, M>,
     indirect: Descriptor,

@@ -24,7 +24,7 @@ enum Goal {
     Factor(f64),
 }
 
-const LINES: [Line; 12] = [
+const LINES: [Line; 14] = [
     Line::network("connect"),
     Line::network("ping-pong-64"),
     Line::network("ping-pong-16k"),
@@ -36,7 +36,9 @@ const LINES: [Line; 12] = [
     Line::files("open-read", 2.0),
     Line::files("unlink", 2.0),
     Line::files("write-fsync", 1.6),
+    Line::files("first-read", 1.6),
     Line::files("read", 1.6),
+    Line::files("read-again", 1.6),
 ];
 
 impl Line {

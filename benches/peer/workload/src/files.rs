@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ports::BULK_LEN;
 use crate::report;
@@ -11,6 +11,8 @@ use crate::report;
 const FILES: u32 = 500;
 const SMALL_LEN: usize = 4096;
 const PIECE_LEN: usize = 1 << 20;
+/// The large file that is there before the guest is.
+const LAID: &str = "laid";
 
 /// Times everything, and leaves the folder as it was.
 pub(crate) fn run(folder: &Path) -> io::Result<()> {
@@ -18,6 +20,19 @@ pub(crate) fn run(folder: &Path) -> io::Result<()> {
     many_small(folder)?;
     one_large(&folder.join("large"))?;
     fs::remove_dir(folder)
+}
+
+/// Makes the folder, and a large file in it.
+pub(crate) fn lay(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    write_large(&folder.join(LAID)).map(drop)
+}
+
+/// Times the read of that file, for a guest that has done nothing yet, and removes it.
+pub(crate) fn read_laid(folder: &Path) -> io::Result<()> {
+    let name = folder.join(LAID);
+    read_large("first-read", &name)?;
+    fs::remove_file(name)
 }
 
 fn many_small(folder: &Path) -> io::Result<()> {
@@ -46,27 +61,38 @@ fn many_small(folder: &Path) -> io::Result<()> {
 }
 
 fn one_large(name: &Path) -> io::Result<()> {
-    let mut piece = vec![0x5a; PIECE_LEN];
+    let took = write_large(name)?;
+    report::throughput("write-fsync", took, BULK_LEN);
+    forget_cached()?;
+    read_large("read", name)?;
+    forget_cached()?;
+    read_large("read-again", name)?;
+    fs::remove_file(name)
+}
+
+fn write_large(name: &Path) -> io::Result<Duration> {
+    let piece = vec![0x5a; PIECE_LEN];
     let start = Instant::now();
     let mut file = File::create(name)?;
     for _ in 0..BULK_LEN / PIECE_LEN {
         file.write_all(&piece)?;
     }
     file.sync_all()?;
-    report::throughput("write-fsync", start.elapsed(), BULK_LEN);
-    drop(file);
-    forget_cached()?;
+    Ok(start.elapsed())
+}
+
+fn read_large(line: &str, name: &Path) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_LEN];
     let start = Instant::now();
     let mut file = File::open(name)?;
     for _ in 0..BULK_LEN / PIECE_LEN {
         file.read_exact(&mut piece)?;
     }
-    report::throughput("read", start.elapsed(), BULK_LEN);
+    report::throughput(line, start.elapsed(), BULK_LEN);
     expect(
         piece.iter().all(|byte| *byte == 0x5a),
         "the large file has another content",
-    )?;
-    fs::remove_file(name)
+    )
 }
 
 fn each(name: &str, files: &[PathBuf], action: impl Fn(&PathBuf) -> io::Result<()>) -> io::Result<()> {

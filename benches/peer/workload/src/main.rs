@@ -1,5 +1,6 @@
 //! What `cargo xtask versus` times: the same static program in a guest and on the host that the guest runs on.
 //!
+//! - `peer-workload lay FOLDER` makes the folder and a large file in it; `peer-workload read-laid FOLDER` times the read of it.
 //! - `peer-workload serve ADDRESS` answers, for ever, on the ports of [`ports`].
 //! - `peer-workload run ADDRESS FOLDER [NAME]...` times files beneath the folder, and the network against that server,
 //!   and prints one line for each: `result NAME VALUE UNIT`. Names pick some: `files`, or what of the network.
@@ -23,11 +24,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["lay", folder] => files::lay(Path::new(folder)),
+        ["read-laid", folder] => files::read_laid(Path::new(folder)),
         ["serve", address] => parsed(address).and_then(server::serve),
         ["run", address, folder, names @ ..] => {
             parsed(address).and_then(|address| run(address, Path::new(folder), names))
         }
-        _ => Err(io::Error::other("usage: serve ADDRESS | run ADDRESS FOLDER [NAME]...")),
+        _ => Err(io::Error::other("usage: lay FOLDER | read-laid FOLDER | serve ADDRESS | run ADDRESS FOLDER [NAME]...")),
     };
     if let Err(error) = &outcome {
         println!("error: {error}");

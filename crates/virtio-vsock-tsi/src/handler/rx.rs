@@ -46,9 +46,18 @@ pub(super) struct RxPath {
     pub(super) gave_data: bool,
     /// A datagram service may have something.
     pub(super) route_datagrams: bool,
+    /// The last turn was a datagram service's. Services and all others take turns, over calls too: one turn may take all
+    /// buffers that there are.
+    services_had_last: bool,
 }
 
 impl RxPath {
+    /// Whether a datagram service comes next. `others` tell whether they have something too.
+    fn is_services_turn(&mut self, others: bool) -> bool {
+        self.services_had_last = self.route_datagrams && !(others && self.services_had_last);
+        self.services_had_last
+    }
+
     /// Takes buffers until there are `count`. Useless ones go back; a ring of those ends it, for another processor of the
     /// guest's may add them as fast as they go back.
     fn take<M: GuestMemoryBackend>(
@@ -182,24 +191,20 @@ impl<B: Backend> Handler<B> {
     ) -> Result<bool, RingError> {
         ring.disable_notification(mem)?;
         for _ in 0..MAX_TURNS {
-            if self.rx.held.is_none() && !self.mux.wants_transmit() && !self.rx.route_datagrams {
+            let others = self.rx.held.is_some() || self.mux.wants_transmit();
+            if !others && !self.rx.route_datagrams {
                 return Ok(false);
             }
             if !self.rx.take(ring, mem, 1, self.mux.stats())? {
                 // The driver notifies when it has added buffers; until then the host's sockets wait.
                 return ring.enable_notification(mem);
             }
-            let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) else {
+            if self.rx.is_services_turn(others) {
                 self.route_datagram_turn(ring, mem)?;
-                continue;
-            };
-            let without_end = matches!(transmit, Transmit::Stream { .. } | Transmit::Datagram { .. });
-            self.transmit(ring, mem, transmit)?;
-            // Sockets that always have something would leave services no buffer.
-            if without_end && self.rx.route_datagrams && self.rx.take(ring, mem, 1, self.mux.stats())? {
-                self.route_datagram_turn(ring, mem)?;
+            } else if let Some(transmit) = self.rx.held.take().or_else(|| self.mux.poll_transmit()) {
+                self.transmit(ring, mem, transmit)?;
+                self.run_actions(now, watcher);
             }
-            self.run_actions(now, watcher);
         }
         Ok(true)
     }
