@@ -26,6 +26,7 @@ impl<F: FileSystem + ?Sized> FileSystem for Box<F> {
 
     forward! {
         mounted(negotiated: InitFlags);
+        leave_unchanged();
         unmounted();
         lookup(parent: NodeId, name: Name<'_>) -> Result<Entry>;
         forget(node: NodeId, count: u64);

@@ -39,6 +39,11 @@ pub trait FileSystem: Send {
     /// A guest mounts the tree. `negotiated` is what both sides can do.
     fn mounted(&mut self, negotiated: InitFlags) {}
 
+    /// Nobody may change the tree through this back-end, nor may it by itself: times of access stay, and no file is opened for
+    /// writing, if only to lock it. Called before [`mounted`](Self::mounted) by what wraps it, such as
+    /// [`ReadOnly`](crate::ReadOnly).
+    fn leave_unchanged(&mut self) {}
+
     /// The guest is gone, or unmounted the tree: nothing that was given out is in use any more. Called before the first
     /// [`mounted`](Self::mounted) too.
     fn unmounted(&mut self) {}

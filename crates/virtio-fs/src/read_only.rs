@@ -30,7 +30,12 @@ impl<F: FileSystem> FileSystem for ReadOnly<F> {
     }
 
     fn mounted(&mut self, negotiated: InitFlags) {
+        self.0.leave_unchanged();
         self.0.mounted(negotiated);
+    }
+
+    fn leave_unchanged(&mut self) {
+        self.0.leave_unchanged();
     }
 
     fn unmounted(&mut self) {

@@ -82,6 +82,10 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
         self.file.mounted(negotiated);
     }
 
+    fn leave_unchanged(&mut self) {
+        self.file.leave_unchanged();
+    }
+
     fn unmounted(&mut self) {
         self.file.unmounted();
     }

@@ -10,7 +10,8 @@ use common::message::{Body, Caller, op, u64_at};
 use common::{Driver, ROOT, is_root, mounted, share};
 use virtio_fs::passthrough::{Passthrough, PassthroughConfig};
 
-/// Where a filter sees the sixth argument of a system call: behind 16 bytes of other things and five arguments.
+/// Where a filter sees arguments of a system call: behind 16 bytes of other things and those before.
+const FOURTH_ARGUMENT: u32 = 16 + 3 * 8;
 const SIXTH_ARGUMENT: u32 = 16 + 5 * 8;
 
 fn statement(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
@@ -35,9 +36,14 @@ fn forbid(call: i64, errno: i32) {
 
 /// The same for `pwritev2` with just these flags.
 fn forbid_writes_with(flags: i32, errno: i32) {
-    let call = u32::try_from(libc::SYS_pwritev2).unwrap();
+    forbid_with(libc::SYS_pwritev2, SIXTH_ARGUMENT, flags, errno);
+}
+
+/// The same where an argument is this one.
+fn forbid_with(call: i64, argument: u32, value: i32, errno: i32) {
+    let call = u32::try_from(call).unwrap();
     filter(
-        &[load(0), is(call, 3), load(SIXTH_ARGUMENT), is(flags.cast_unsigned(), 1)],
+        &[load(0), is(call, 3), load(argument), is(value.cast_unsigned(), 1)],
         errno,
     );
 }
@@ -317,4 +323,21 @@ fn appending_to(path: &Path) -> usize {
         i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_APPEND != 0
     };
     of_path.filter(appends).count()
+}
+
+/// Linux before 5.8 does not know the flag.
+#[test]
+fn times_are_set_where_utimensat_takes_no_empty_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_path_buf();
+    let thread = std::thread::spawn(move || {
+        let (mut driver, file) = with_file(&path, 0);
+        let link = driver.symlink(ROOT, b"link", b"file").unwrap().node();
+        forbid_with(libc::SYS_utimensat, FOURTH_ARGUMENT, libc::AT_EMPTY_PATH, libc::EINVAL);
+        for (node, time) in [(file.0, 1000), (link, 2000)] {
+            assert_eq!(driver.set_mtime(node, time).unwrap().mtime(), time);
+            assert_eq!(driver.getattr(node).unwrap().mtime(), time);
+        }
+    });
+    assert!(thread.join().is_ok());
 }

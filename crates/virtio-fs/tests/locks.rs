@@ -352,3 +352,29 @@ fn forgetting_a_file_drops_its_locks_and_no_others() {
     let free = files[1].map(|file| setlk(&mut two, file, 1, (0, END), F_WRLCK));
     assert_eq!(free, [Err(EAGAIN), Ok(()), Err(EAGAIN)]);
 }
+
+/// A program that runs cannot be opened for writing, nor does one run that is.
+#[test]
+fn programs_of_the_host_run_while_the_guest_has_read_locks_on_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let program = temp.path().join("file");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let lock = |driver: &mut Driver| {
+        let node = driver.lookup(ROOT, b"file").unwrap().node();
+        let (handle, _) = driver.open(node, 0).unwrap();
+        setlk(driver, (node, handle), 1, (0, END), F_RDLCK)
+    };
+    let mut running = std::process::Command::new(&program).arg("1000").spawn().unwrap();
+    let locked = lock(&mut locking(temp.path()));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(locked, Ok(()));
+    let config = PassthroughConfig {
+        locks: LockPolicy::Host,
+        ..PassthroughConfig::default()
+    };
+    let mut driver = mounted(ReadOnly(Passthrough::new(temp.path(), config).unwrap()));
+    assert_eq!(lock(&mut driver), Ok(()));
+    let run = std::process::Command::new(&program).arg("0").status();
+    assert!(run.is_ok_and(|status| status.success()));
+}

@@ -66,6 +66,10 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         self.inner.mounted(negotiated);
     }
 
+    fn leave_unchanged(&mut self) {
+        self.inner.leave_unchanged();
+    }
+
     fn unmounted(&mut self) {
         self.anchors.clear();
         self.inner.unmounted();

@@ -1,6 +1,6 @@
 //! GETATTR, SETATTR, STATFS, ACCESS.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
@@ -9,6 +9,7 @@ use super::Passthrough;
 use super::nodes::Slot;
 use super::stat::Stat;
 use crate::errno::{Errno, Result};
+use crate::sys::DescriptorPath;
 use crate::{Attr, Change, Context, FileKind, Handle, NodeId, StatFs, TimeChange};
 
 impl Passthrough {
@@ -54,7 +55,9 @@ impl Passthrough {
                 last_access: timespec(change.atime),
                 last_modification: timespec(change.mtime),
             };
-            rustix::fs::utimensat(&fd, c"", &times, AtFlags::EMPTY_PATH)?;
+            // AT_EMPTY_PATH is EINVAL before Linux 5.8.
+            let path = DescriptorPath::new(fd.as_fd());
+            rustix::fs::utimensat(&self.descriptors, path.name(), &times, AtFlags::empty())?;
         }
         let stat = Stat::of(&fd)?;
         Ok(self.tell(slot, &stat))

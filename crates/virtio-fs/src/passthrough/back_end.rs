@@ -20,6 +20,10 @@ impl FileSystem for Passthrough {
         self.negotiated = negotiated;
     }
 
+    fn leave_unchanged(&mut self) {
+        self.config.read_only = true;
+    }
+
     fn unmounted(&mut self) {
         self.reset();
     }

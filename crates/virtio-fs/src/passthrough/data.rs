@@ -146,7 +146,7 @@ impl Passthrough {
     pub(super) fn close(&mut self, node: NodeId, handle: Handle) {
         let Ok(slot) = self.nodes.slot(node) else { return };
         if self.files.remove(&mut self.nodes, handle, slot).is_ok() {
-            self.list.forget(handle);
+            self.listings.forget(handle);
             if self.nodes.get(slot).is_ok_and(|node| node.open.is_none()) {
                 self.files.locks.forget(slot);
             }

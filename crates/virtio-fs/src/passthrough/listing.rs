@@ -1,5 +1,6 @@
 //! Listing folders.
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
@@ -14,10 +15,45 @@ use crate::{DirEntry, DirSink, FileKind, Handle, NodeId, sys};
 /// Room for entries of the host, in bytes: some 1,000 of them.
 const BUFFER_LEN: usize = 32 << 10;
 
-/// Entries that the host gave and the guest has not taken yet. There is one buffer for all open folders: a guest that
-/// lists many at once pays with system calls, not with our memory.
+/// Folders that are listed at a time without looking at entries twice: as deep as `rm -r` goes down mostly. A guest that lists more
+/// pays with system calls, not with our memory.
+const MOST: usize = 32;
+
+/// Buffers of folders, the one that was used last at the end.
+///
+/// What the host gave and the guest has not taken must not be asked for again if that can be helped: some file systems count entries
+/// for offsets (`dcache_readdir` in Linux, tmpfs before 6.6), so that those of removed ones make others be left out.
 #[derive(Debug, Default)]
-pub(super) struct ListBuffer {
+pub(super) struct Listings {
+    buffers: VecDeque<ListBuffer>,
+}
+
+impl Listings {
+    /// The buffer of an open folder, or one for it.
+    fn take(&mut self, handle: Handle) -> ListBuffer {
+        let own = self.buffers.iter().position(|buffer| buffer.is_of(handle));
+        let unused = || self.buffers.iter().position(|buffer| buffer.owner.is_none());
+        let oldest = || (self.buffers.len() >= MOST).then_some(0);
+        let found = own.or_else(unused).or_else(oldest);
+        found.and_then(|index| self.buffers.remove(index)).unwrap_or_default()
+    }
+
+    fn put(&mut self, buffer: ListBuffer) {
+        self.buffers.push_back(buffer);
+    }
+
+    /// The folder is closed.
+    pub(super) fn forget(&mut self, handle: Handle) {
+        let own = self.buffers.iter_mut().find(|buffer| buffer.is_of(handle));
+        if let Some(buffer) = own {
+            buffer.owner = None;
+        }
+    }
+}
+
+/// Entries that the host gave and the guest has not taken yet.
+#[derive(Debug, Default)]
+struct ListBuffer {
     bytes: Vec<u8>,
     /// Where the next entry is in `bytes`.
     at: usize,
@@ -40,10 +76,8 @@ struct HostEntry<'a> {
 }
 
 impl ListBuffer {
-    pub(super) fn forget(&mut self, handle: Handle) {
-        if self.owner.is_some_and(|(owner, _)| owner == handle) {
-            self.owner = None;
-        }
+    fn is_of(&self, handle: Handle) -> bool {
+        self.owner.is_some_and(|(owner, _)| owner == handle)
     }
 
     fn entry(&self) -> Option<HostEntry<'_>> {
@@ -79,12 +113,12 @@ impl Passthrough {
             return Err(Errno::ENOTDIR);
         }
         self.files.get(handle, slot)?;
-        let mut list = std::mem::take(&mut self.list);
+        let mut list = self.listings.take(handle);
         let listed = self.list_from(slot, handle, offset, plus, sink, &mut list);
         if listed.is_err() {
             list.owner = None;
         }
-        self.list = list;
+        self.listings.put(list);
         listed
     }
 

@@ -136,7 +136,11 @@ impl Passthrough {
         let mut opened = Err(Errno::EACCES);
         for mode in modes {
             opened = self.open_data(&fd, *mode);
-            if !matches!(opened, Err(Errno::EACCES | Errno::EPERM | Errno::EROFS)) {
+            // ETXTBSY: the host runs it.
+            if !matches!(
+                opened,
+                Err(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ETXTBSY)
+            ) {
                 break;
             }
         }

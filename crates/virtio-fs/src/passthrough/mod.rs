@@ -38,7 +38,7 @@ use rustix::thread::CapabilitySet;
 use crate::errno::{Errno, Result};
 use crate::{FileKind, NodeId, sys};
 use fd_cache::FdCache;
-use listing::ListBuffer;
+use listing::Listings;
 use nodes::Nodes;
 use open_files::OpenFiles;
 use stat::{Key, Stat};
@@ -66,7 +66,7 @@ pub struct Passthrough {
     fds: FdCache,
     files: OpenFiles,
     changed: Changed,
-    list: ListBuffer,
+    listings: Listings,
     /// Room for paths, reused.
     path: Vec<u8>,
     negotiated: InitFlags,
@@ -123,6 +123,8 @@ impl Passthrough {
         let descriptors = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())
             .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("/proc/self/fd: {error}")))?;
         let root_to_sync = open_to_read(&root, &descriptors);
+        let mut nodes = Nodes::new(&stat, config.max_nodes);
+        nodes.set_reborn(&stat, mounts::is_reborn_on(&root));
         Ok(Self {
             root_key: stat.key,
             root_kind: stat.kind(),
@@ -132,11 +134,11 @@ impl Passthrough {
             handle_mount: root_to_sync.clone().filter(handles_work),
             root_to_sync,
             rights: Rights::of_this_thread(),
-            nodes: Nodes::new(&stat, config.max_nodes),
+            nodes,
             fds: FdCache::new(config.cached_descriptors),
             files: OpenFiles::new(config.max_open_files),
             changed: Changed::default(),
-            list: ListBuffer::default(),
+            listings: Listings::default(),
             path: Vec::new(),
             negotiated: InitFlags::empty(),
             config,
@@ -173,7 +175,7 @@ impl Passthrough {
         self.changed = Changed::default();
         self.fds = FdCache::new(self.config.cached_descriptors);
         self.nodes.clear();
-        self.list = ListBuffer::default();
+        self.listings = Listings::default();
     }
 
     /// Takes lookups back, and gives up what is not needed any more then.

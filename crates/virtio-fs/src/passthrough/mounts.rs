@@ -35,6 +35,8 @@ const OF_THE_KERNEL: [FsWord; 17] = [
     0x0765_5821, // resctrl
 ];
 
+const OVERLAYFS: FsWord = 0x794c_7630;
+
 impl Passthrough {
     /// Attributes of a name in a folder, symbolic links as they are.
     ///
@@ -53,9 +55,17 @@ impl Passthrough {
     #[cold]
     fn look_at_mount(&mut self, fd: &OwnedFd, name: Name<'_>) -> Result<Stat> {
         let mounted = self.opening(|this| this.open_beneath(fd, name.as_c_str(), PATH_ONLY, Mode::empty()))?;
-        if OF_THE_KERNEL.contains(&rustix::fs::fstatfs(&mounted)?.f_type) {
+        let kind = rustix::fs::fstatfs(&mounted)?.f_type;
+        if OF_THE_KERNEL.contains(&kind) {
             return Err(Errno::EACCES);
         }
-        Stat::of(&mounted)
+        let stat = Stat::of(&mounted)?;
+        self.nodes.set_reborn(&stat, kind == OVERLAYFS);
+        Ok(stat)
     }
+}
+
+/// Whether a descriptor is of a mount where inodes are born again; see `Nodes`.
+pub(super) fn is_reborn_on(root: &OwnedFd) -> bool {
+    rustix::fs::fstatfs(root).is_ok_and(|of| of.f_type == OVERLAYFS)
 }

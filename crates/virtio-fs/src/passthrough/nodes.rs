@@ -40,7 +40,8 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: Key,
-    pub(super) btime: Option<Timestamp>,
+    /// Where the host tells it and an inode has the same one all its life.
+    btime: Option<Timestamp>,
     pub(super) kind: FileKind,
     /// Lookups that the guest has not taken back.
     lookups: u64,
@@ -71,7 +72,8 @@ impl Node {
     /// Whether `stat` is of this inode. A file system that reuses inode numbers gives the new inode another time of birth,
     /// but its clock moves in steps: the kind, which decides what may be opened, is compared for itself.
     pub(super) fn is(&self, stat: &Stat) -> bool {
-        self.key == stat.key && self.btime == stat.attr.btime && self.kind == stat.kind()
+        let born_then = self.btime.is_none_or(|btime| stat.attr.btime == Some(btime));
+        self.key == stat.key && born_then && self.kind == stat.kind()
     }
 
     /// The folder where it was last seen.
@@ -113,6 +115,8 @@ pub(super) struct Nodes {
     suspects: Vec<Slot>,
     /// Nodes with a descriptor in [`Node::kept`].
     kept: usize,
+    /// The roots of mounts where an inode's time of birth changes.
+    reborn: Vec<Key>,
 }
 
 impl Nodes {
@@ -127,9 +131,23 @@ impl Nodes {
             max: max.clamp(1, u32::MAX as usize),
             suspects: Vec::new(),
             kept: 0,
+            reborn: Vec::new(),
         };
         nodes.add(root, 0);
         nodes
+    }
+
+    /// Whether inodes are born again on the mount of `root`: overlayfs shows the time of birth of the file that holds the data, which is
+    /// another one once somebody has written to it.
+    pub(super) fn set_reborn(&mut self, root: &Stat, reborn: bool) {
+        self.reborn.retain(|of| !of.is_on_mount_of(&root.key));
+        if reborn {
+            self.reborn.push(root.key);
+        }
+        let known = self.by_key.get(&root.key).copied();
+        if let Some(node) = known.and_then(|slot| self.get_mut(slot).ok()) {
+            node.btime = root.attr.btime.filter(|_| !reborn);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -220,9 +238,10 @@ impl Nodes {
     }
 
     fn add(&mut self, stat: &Stat, lookups: u64) -> Slot {
+        let reborn = self.reborn.iter().any(|root| root.is_on_mount_of(&stat.key));
         let node = Box::new(Node {
             key: stat.key,
-            btime: stat.attr.btime,
+            btime: stat.attr.btime.filter(|_| !reborn),
             kind: stat.kind(),
             lookups,
             children: 0,

@@ -254,25 +254,48 @@ impl Driver {
         Ok(AttrReply(reply[16..].to_vec()))
     }
 
+    /// Sets the time of the last change, in seconds.
+    pub(crate) fn set_mtime(&mut self, node: u64, secs: u64) -> Result<AttrReply, i32> {
+        const MTIME: u32 = 1 << 5;
+        let body = Body::new()
+            .u32(MTIME)
+            .u32(0)
+            .u64(0)
+            .u64(0)
+            .u64(0)
+            .u64(0)
+            .u64(secs)
+            .bytes(&[0; 40]);
+        let reply = self.call(op::SETATTR, node, &body.0)?;
+        Ok(AttrReply(reply[16..].to_vec()))
+    }
+
     /// Names in a folder, read to the end with replies of `size` bytes.
     pub(crate) fn list(&mut self, node: u64, size: u32) -> Result<Vec<String>, i32> {
         let handle = self.opendir(node)?;
         let (mut names, mut offset) = (Vec::new(), 0);
         loop {
-            let body = Body::new().u64(handle).u64(offset).u32(size).u32(0).u64(0).u64(0);
-            let reply = self.call_with_room(op::READDIR, node, &body.0, 16 + size as usize)?;
-            if reply.is_empty() {
+            let part = self.list_part((node, handle), &mut offset, size)?;
+            if part.is_empty() {
                 self.call(op::RELEASEDIR, node, &Body::new().u64(handle).u64(0).u64(0).0)?;
                 return Ok(names);
             }
-            let mut at = 0;
-            while at < reply.len() {
-                let name_len = u32_at(&reply, at + 16) as usize;
-                offset = u64_at(&reply, at + 8);
-                names.push(String::from_utf8(reply[at + 24..at + 24 + name_len].to_vec()).unwrap());
-                at += (24 + name_len).next_multiple_of(8);
-            }
+            names.extend(part);
         }
+    }
+
+    /// What one reply has of an open folder from `offset` on, which then is that of the rest.
+    pub(crate) fn list_part(&mut self, folder: (u64, u64), offset: &mut u64, size: u32) -> Result<Vec<String>, i32> {
+        let body = Body::new().u64(folder.1).u64(*offset).u32(size).u32(0).u64(0).u64(0);
+        let reply = self.call_with_room(op::READDIR, folder.0, &body.0, 16 + size as usize)?;
+        let (mut names, mut at) = (Vec::new(), 0);
+        while at < reply.len() {
+            let name_len = u32_at(&reply, at + 16) as usize;
+            *offset = u64_at(&reply, at + 8);
+            names.push(String::from_utf8(reply[at + 24..at + 24 + name_len].to_vec()).unwrap());
+            at += (24 + name_len).next_multiple_of(8);
+        }
+        Ok(names)
     }
 
     pub(crate) fn getxattr(&mut self, node: u64, name: &[u8], size: u32) -> Reply {
