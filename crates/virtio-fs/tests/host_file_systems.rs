@@ -5,11 +5,16 @@ mod common;
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::kernel::Mounted;
 use common::{Driver, ROOT, share};
 use rustix::mount::{MountFlags, UnmountFlags};
+use virtio_fs::fuse_wire::Name;
 use virtio_fs::passthrough::PassthroughConfig;
+use virtio_fs::{Attr, Entry, Errno, FileKind, FileSystem, Handle, NodeId, Options};
 
 /// Mounts for as long as this is there.
 struct Mounts {
@@ -154,4 +159,62 @@ fn folder_that_is_emptied_while_another_one_is_listed_is_listed_whole() {
         driver.list(deep, 1024).unwrap();
     }
     assert_eq!(listed, 400);
+}
+
+/// A file that another client replaces by one with its inode number, as NFS shows it: no time of birth, and what is gone is stale.
+struct Replaced(Arc<AtomicU64>);
+
+impl Replaced {
+    fn is_there(&self) -> NodeId {
+        NodeId(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl FileSystem for Replaced {
+    fn options(&self) -> Options {
+        Options {
+            entry_valid: Duration::ZERO,
+            attr_valid: Duration::ZERO,
+            ..Options::default()
+        }
+    }
+
+    fn lookup(&mut self, _: NodeId, _: Name<'_>) -> Result<Entry, Errno> {
+        let node = self.is_there();
+        let attr = self.getattr(node, None)?;
+        Ok(Entry { node, attr })
+    }
+
+    fn getattr(&mut self, node: NodeId, _: Option<Handle>) -> Result<Attr, Errno> {
+        let (ino, kind) = match node {
+            NodeId::ROOT => (1, FileKind::Directory),
+            node if node == self.is_there() => (7, FileKind::Regular),
+            _ => return Err(Errno::ESTALE),
+        };
+        Ok(Attr {
+            ino,
+            mode: kind.mode() | 0o777,
+            nlink: 1,
+            ..Attr::default()
+        })
+    }
+}
+
+/// It was taken for the old one as long as that had a descriptor, and so was ESTALE whatever the guest did.
+#[test]
+fn file_that_was_replaced_by_one_with_its_number_is_another_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Arc::new(AtomicU64::new(2));
+    let Some(_mounted) = Mounted::new(temp.path(), Replaced(Arc::clone(&node))) else {
+        return;
+    };
+    let mut driver = share(temp.path(), PassthroughConfig::default());
+    let before = driver.lookup(ROOT, b"file").unwrap();
+    assert_eq!(driver.getxattr(before.node(), b"user.name", 0), Err(libc::EOPNOTSUPP));
+    node.store(3, Ordering::Relaxed);
+    assert_eq!(driver.getattr(before.node()).map(drop), Err(libc::ESTALE));
+    let after = driver.lookup(ROOT, b"file").unwrap();
+    assert_eq!(after.attr().ino(), before.attr().ino());
+    assert_ne!(after.node(), before.node());
+    assert_eq!(driver.getattr(after.node()).map(drop), Ok(()));
 }

@@ -23,6 +23,9 @@ impl Passthrough {
     /// Counts one lookup of what was seen.
     #[inline]
     pub(super) fn entry(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Entry> {
+        if stat.attr.btime.is_none() {
+            self.lose_if_stale(stat);
+        }
         let slot = self.nodes.remember(stat, place)?;
         // It may have been in a folder before that the guest does not know any more.
         self.collect();

@@ -144,8 +144,7 @@ impl Nodes {
         if reborn {
             self.reborn.push(root.key);
         }
-        let known = self.by_key.get(&root.key).copied();
-        if let Some(node) = known.and_then(|slot| self.get_mut(slot).ok()) {
+        if let Some(node) = self.with_key(root.key).and_then(|slot| self.get_mut(slot).ok()) {
             node.btime = root.attr.btime.filter(|_| !reborn);
         }
     }
@@ -215,13 +214,18 @@ impl Nodes {
             .ok_or(Errno::ESTALE)
     }
 
+    /// The node of what had this key when it was seen last.
+    pub(super) fn with_key(&self, key: Key) -> Option<Slot> {
+        self.by_key.get(&key).copied()
+    }
+
     /// Counts one lookup of what was seen, in `parent` as `name`, or without a name.
     ///
     /// # Errors
     /// ENFILE when the table is full.
     #[inline]
     pub(super) fn remember(&mut self, stat: &Stat, place: Option<(Slot, &[u8])>) -> Result<Slot> {
-        let known = self.by_key.get(&stat.key).copied();
+        let known = self.with_key(stat.key);
         let known = known.filter(|slot| self.get(*slot).is_ok_and(|node| node.is_surely(stat)));
         let slot = match known {
             Some(slot) => slot,

@@ -107,6 +107,20 @@ impl Passthrough {
         }
     }
 
+    /// Lets go of an inode that the host says is gone though there is a descriptor of it, as NFS does, before another one with its
+    /// number is taken for it: only a time of birth would tell them apart.
+    #[cold]
+    pub(super) fn lose_if_stale(&mut self, looked_up: &Stat) {
+        let Some(slot) = self.nodes.with_key(looked_up.key) else {
+            return;
+        };
+        if let Ok(Some(fd)) = self.held_fd(slot)
+            && matches!(Stat::of(&fd), Err(Errno::ESTALE))
+        {
+            self.nodes.lost(slot);
+        }
+    }
+
     fn reopen(&mut self, slot: Slot) -> Result<(OwnedFd, Option<Stat>)> {
         if self.nodes.get(slot)?.file_handle.is_some() {
             match self.reopen_by_handle(slot) {
