@@ -6,8 +6,8 @@
 //! - what is link-local, which is where most clouds serve a machine's credentials;
 //! - multicast (`224.0.0.0/4`, `ff00::/8`), broadcast and reserved addresses (`240.0.0.0/4`), which lead to the host's
 //!   neighbours and to itself;
-//! - where a cloud serves a machine's credentials at another address: `fd00:ec2::254` (AWS), `100.100.100.200` (Alibaba)
-//!   and `168.63.129.16` (Azure) but for port 53, which is the name server of machines there.
+//! - where a cloud serves a machine's credentials at another address: see the list in the README. Most of them are unique
+//!   local addresses (RFC 4193), which are not denied as a whole, since they are also what a private network uses.
 //!
 //! A host's own address on a network is not among these. Rules change that:
 //!
@@ -15,10 +15,14 @@
 //! 2. else what an allow rule covers is allowed;
 //! 3. else what is built in as denied is denied;
 //! 4. else it is allowed.
+//!
+//! Behind an address of `64:ff9b::/96` a NAT64 gateway reaches the IPv4 address in its last 32 bits (RFC 6052), so what is
+//! denied for that one, by 1 or by 3, is denied here too. An allow rule has to name the IPv6 address: who opens a service to
+//! guests has not thought of a gateway that leads to the same numbers elsewhere.
 
 mod rule;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use rule::{Rule, RuleError};
 
@@ -26,7 +30,7 @@ use crate::errno::Errno;
 use crate::wire::{SocketKind, SocketName};
 
 /// What is denied unless a rule allows it.
-const BUILT_IN_DENIES: [&str; 14] = [
+const BUILT_IN_DENIES: [&str; 20] = [
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
@@ -37,8 +41,21 @@ const BUILT_IN_DENIES: [&str; 14] = [
     "fe80::/10",
     "fec0::/10",
     "ff00::/8",
-    "fd00:ec2::254/128",
+    // AWS: 254 is the metadata service, 23 that of EKS Pod Identity, 253 the name server.
+    "[fd00:ec2::/32]:0-52",
+    "[fd00:ec2::/32]:54-65535",
+    // Google.
+    "fd20:ce::254/128",
+    // Oracle.
+    "fd00:c1::a9fe:a9fe/128",
+    // Akamai (Linode).
+    "fd00:a9fe:a9fe::1/128",
+    // Scaleway.
+    "fd00:42::42/128",
+    // Alibaba.
+    "fd00:100::100:200/128",
     "100.100.100.200/32",
+    // Azure.
     "168.63.129.16/32:0-52",
     "168.63.129.16/32:54-65535",
 ];
@@ -72,10 +89,12 @@ impl Policy {
         self
     }
 
-    /// Whether a guest may reach `to`. An IPv4-mapped IPv6 address (RFC 4291) is judged as the IPv4 one.
+    /// Whether a guest may reach `to`. An IPv4-mapped IPv6 address (RFC 4291) is judged as the IPv4 one, and one of NAT64
+    /// (RFC 6052) is denied where the IPv4 one is.
     pub fn allows(&self, to: SocketAddr) -> bool {
-        let any = |rules: &[Rule]| covers(rules, to);
-        !any(&self.deny) && (any(&self.allow) || !any(&self.built_in))
+        let behind = behind_nat64(to);
+        let denies = |rules: &[Rule]| covers(rules, to) || behind.is_some_and(|behind| covers(rules, behind));
+        !denies(&self.deny) && (covers(&self.allow, to) || !denies(&self.built_in))
     }
 
     /// A guest's own stack is asked first. That a connect to its loopback comes here says that nobody in the guest listens
@@ -95,6 +114,14 @@ impl Policy {
 fn covers(rules: &[Rule], to: SocketAddr) -> bool {
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
     rules.iter().any(|rule| rule.matches(to))
+}
+
+/// What a NAT64 gateway reaches for an address of the well-known prefix.
+fn behind_nat64(to: SocketAddr) -> Option<SocketAddr> {
+    const PREFIX: u128 = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0).to_bits() >> 32;
+    let IpAddr::V6(ip) = to.ip() else { return None };
+    let [.., a, b, c, d] = ip.octets();
+    (ip.to_bits() >> 32 == PREFIX).then(|| SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), to.port()))
 }
 
 impl Default for Policy {
@@ -201,6 +228,49 @@ mod tests {
         assert_eq!(refusal(&other, "127.0.0.1:80"), Verdict::Deny(Errno::ENETUNREACH));
     }
 
+    /// Each is a unique local address, which a private network may use too: what is beside it is not denied.
+    #[test]
+    fn metadata_services_of_clouds_over_ipv6_are_denied_and_what_is_beside_them_is_not() {
+        let policy = Policy::default();
+        for (service, beside) in [
+            ("fd00:ec2::254", "fd00:ec3::254"),
+            ("fd00:ec2::23", "fd00:ec1::23"),
+            ("fd20:ce::254", "fd20:ce::253"),
+            ("fd00:c1::a9fe:a9fe", "fd00:c1::a9fe:a9ff"),
+            ("fd00:a9fe:a9fe::1", "fd00:a9fe:a9fe::2"),
+            ("fd00:42::42", "fd00:42::43"),
+            ("fd00:100::100:200", "fd00:100::100:201"),
+        ] {
+            let allows = |ip: &str| policy.allows(SocketAddr::new(ip.parse().unwrap(), 80));
+            assert!(!allows(service), "{service}");
+            assert!(allows(beside), "{beside}");
+        }
+    }
+
+    /// A network with a NAT64 gateway leads all of IPv4 by it, the metadata service of the gateway's own machine too.
+    #[test]
+    fn nat64_address_of_a_denied_ipv4_address_is_denied() {
+        let none = Policy::default();
+        let loopback_opened = policy(&["127.0.0.1:8080"], &[]);
+        let one_opened = policy(&["64:ff9b::169.254.169.254"], &[]);
+        let net_denied = policy(&["64:ff9b::/96"], &["10.0.0.0/8"]);
+        for (policy, to, allowed) in [
+            (&none, "[64:ff9b::169.254.169.254]:80", false),
+            (&none, "[64:ff9b::127.0.0.1]:80", false),
+            (&none, "[64:ff9b::168.63.129.16]:80", false),
+            (&none, "[64:ff9b::168.63.129.16]:53", true),
+            (&none, "[64:ff9b::93.184.216.34]:443", true),
+            (&none, "[64:ff9b::1:169.254.169.254]:80", true),
+            (&loopback_opened, "[64:ff9b::127.0.0.1]:8080", false),
+            (&one_opened, "[64:ff9b::169.254.169.254]:80", true),
+            (&one_opened, "[64:ff9b::169.254.169.253]:80", false),
+            (&net_denied, "[64:ff9b::10.1.2.3]:80", false),
+            (&net_denied, "[64:ff9b::127.0.0.1]:80", true),
+        ] {
+            assert_eq!(policy.allows(to.parse().unwrap()), allowed, "{to}");
+        }
+    }
+
     #[test]
     fn policy_table() {
         let none = policy(&[], &[]);
@@ -218,6 +288,7 @@ mod tests {
             (&none, "[::1]:80", false),
             (&none, "[fe80::1]:80", false),
             (&none, "[fd00:ec2::254]:80", false),
+            (&none, "[fd00:ec2::253]:53", true),
             (&none, "[2606:4700::1]:80", true),
             (&none, "100.100.100.200:80", false),
             (&none, "100.100.100.201:80", true),
