@@ -54,10 +54,10 @@ pub struct Spec {
     pub tsi_inet: Choice,
     /// Whether the guest's AF_UNIX sockets become the host's, beneath the root share.
     pub tsi_unix: Choice,
-    /// Destinations that TSI may reach beyond the default policy; as text in JSON.
+    /// Destinations that TSI may reach beyond the default policy; as text in JSON. A rule without INET TSI is a contradiction.
     #[serde(with = "rules")]
     pub tsi_allow: Vec<Rule>,
-    /// Destinations that TSI may not reach; as text in JSON.
+    /// Destinations that TSI may not reach; as text in JSON. A rule without INET TSI is a contradiction.
     #[serde(with = "rules")]
     pub tsi_deny: Vec<Rule>,
     /// Ports of the guest that are published on the host.

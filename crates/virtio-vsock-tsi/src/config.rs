@@ -1,8 +1,11 @@
 //! How a device is set up.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use vsock_proto::policy::{Hook, Policy};
 use vsock_proto::{Cid, Config, Limits, Muxer, Publish, TsiFlags};
@@ -56,6 +59,9 @@ pub enum VsockConfigError {
     /// A published port, and TSI does not carry TCP.
     #[error("guest port {0} is to be published but TSI does not carry internet sockets")]
     PortMapWithoutInet(u16),
+    /// A published AF_UNIX listener, and TSI does not carry AF_UNIX.
+    #[error("listeners at {0:?} are to be published but TSI does not carry AF_UNIX sockets")]
+    PublishWithoutUnix(PathBuf),
     /// A published port 0.
     #[error("port 0 cannot be published: {guest} to {host}")]
     PortZero {
@@ -76,6 +82,9 @@ impl VsockConfig {
     fn check(&self) -> Result<(), VsockConfigError> {
         if let Some((&guest, _)) = self.port_map.first_key_value().filter(|_| !self.tsi.inet) {
             return Err(VsockConfigError::PortMapWithoutInet(guest));
+        }
+        if let Some(path) = self.publish_unix.first().filter(|_| !self.tsi.unix) {
+            return Err(VsockConfigError::PublishWithoutUnix(OsStr::from_bytes(path).into()));
         }
         if let Some((&guest, &host)) = self
             .port_map

@@ -608,6 +608,14 @@ fn contradictions_of_the_set_up_are_refused() {
         ..VsockConfig::default()
     };
     assert_eq!(config.into_handler().err(), Some(VsockConfigError::UnixWithoutRoot));
+    let config = VsockConfig {
+        publish_unix: vec![b"/run/app".to_vec()],
+        ..VsockConfig::default()
+    };
+    assert_eq!(
+        config.into_handler().err(),
+        Some(VsockConfigError::PublishWithoutUnix("/run/app".into()))
+    );
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(super) fn vsock_inputs(spec: &Spec, limits: &Limits) -> VsockInputs {
         routes: spec.vsock_routes.len(),
         published: spec.publish.len(),
         published_unix: spec.publish_unix.len(),
+        allow_rules: spec.tsi_allow.len(),
+        deny_rules: spec.tsi_deny.len(),
         host_os: limits.host_os,
         confidential: limits.confidential,
     }

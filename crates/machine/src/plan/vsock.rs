@@ -39,6 +39,10 @@ pub struct VsockInputs {
     pub published: usize,
     /// The number of published AF_UNIX paths.
     pub published_unix: usize,
+    /// The number of rules of `tsi_allow`.
+    pub allow_rules: usize,
+    /// The number of rules of `tsi_deny`.
+    pub deny_rules: usize,
     /// The operating system of the host.
     pub host_os: HostOs,
     /// Whether the machine is a confidential one.
@@ -125,12 +129,10 @@ pub fn attachment(inputs: &VsockInputs) -> Result<VsockDecision, PlanError> {
     refuse_contradictions(inputs)?;
     let inet = inet(inputs);
     let unix = unix(inputs);
-    if inputs.published > 0 && inet.is_err() {
-        return Err(contradiction(
-            "publish",
-            publish_obstacle(inputs),
-            "a port is published through INET TSI",
-        ));
+    if inet.is_err()
+        && let Some((what, why)) = needs_inet(inputs)
+    {
+        return Err(contradiction(what, inet_obstacle(inputs), why));
     }
     if inputs.published_unix > 0
         && let Err(reason) = unix
@@ -228,6 +230,16 @@ fn refuse_contradictions(inputs: &VsockInputs) -> Result<(), PlanError> {
             "publish_unix",
             "a UNIX listener is published through TSI, which the vsock device carries",
         ),
+        (
+            inputs.allow_rules > 0,
+            "tsi_allow",
+            "a rule is about TSI, which the vsock device carries",
+        ),
+        (
+            inputs.deny_rules > 0,
+            "tsi_deny",
+            "a rule is about TSI, which the vsock device carries",
+        ),
     ];
     if inputs.vsock == Choice::Off
         && let Some((_, other, why)) = off_with.into_iter().find(|(asked, ..)| *asked)
@@ -253,7 +265,20 @@ fn refuse_contradictions(inputs: &VsockInputs) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn publish_obstacle(inputs: &VsockInputs) -> &'static str {
+/// What is asked for that means nothing without INET TSI, and why not. A rule that is dropped lets a guest go where it was
+/// denied to.
+fn needs_inet(inputs: &VsockInputs) -> Option<(&'static str, &'static str)> {
+    let rule = "a rule is about what goes through INET TSI";
+    let asked = [
+        (inputs.published, "publish", "a port is published through INET TSI"),
+        (inputs.allow_rules, "tsi_allow", rule),
+        (inputs.deny_rules, "tsi_deny", rule),
+    ];
+    let first = asked.into_iter().find(|(count, ..)| *count > 0);
+    first.map(|(_, what, why)| (what, why))
+}
+
+fn inet_obstacle(inputs: &VsockInputs) -> &'static str {
     if inputs.tsi_inet == Choice::Off {
         "tsi_inet = off"
     } else {

@@ -117,7 +117,7 @@ fn words_of_the_command_line_can_be_added_and_left_out() {
 
 #[test]
 fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--irqchip", "sideways", "/r"], "sideways"),
         (&["-m", "much", "/r"], "much"),
         (&["-m", "63", "/r"], "63 MiB of memory are too little"),
@@ -134,6 +134,10 @@ fn arguments_that_are_wrong_are_refused_in_one_sentence_that_names_them() {
         (&["--publish-unix", "run/app", "/r"], "not an absolute path"),
         (&["--publish-unix", "/run", "--net", "none", "/r"], "exclude each other"),
         (&["--tsi-allow", "nonsense", "/r"], "--tsi-allow nonsense"),
+        (
+            &["--tsi-deny", "10.0.0.0/8", "--net", "tap=t0", "/r"],
+            "exclude each other",
+        ),
         (&["--json"], "<ROOTFS>"),
     ];
     for (args, part) in cases {

@@ -12,6 +12,8 @@ const NET_ONLY: VsockInputs = VsockInputs {
     routes: 0,
     published: 0,
     published_unix: 0,
+    allow_rules: 0,
+    deny_rules: 0,
     host_os: HostOs::Linux,
     confidential: false,
 };
@@ -39,7 +41,7 @@ fn every_combination() -> Vec<VsockInputs> {
         for tsi_inet in choices {
             for tsi_unix in choices {
                 for host_os in hosts {
-                    for bits in 0..64 {
+                    for bits in 0..256 {
                         for (shares, has_root) in roots {
                             all.push(VsockInputs {
                                 vsock,
@@ -49,6 +51,8 @@ fn every_combination() -> Vec<VsockInputs> {
                                 routes: usize::from(bits & 2 != 0),
                                 published: usize::from(bits & 4 != 0),
                                 published_unix: usize::from(bits & 32 != 0),
+                                allow_rules: usize::from(bits & 64 != 0),
+                                deny_rules: usize::from(bits & 128 != 0),
                                 confidential: bits & 8 != 0,
                                 shares,
                                 has_root,
@@ -111,9 +115,9 @@ fn every_combination_follows_the_rule() {
         let inet = i.vsock != Off && (i.tsi_inet == On || (i.tsi_inet == Auto && i.nets == 0));
         let unix = i.vsock != Off && (i.tsi_unix == On || (i.tsi_unix == Auto && only_root && linux));
         let contradiction = (i.vsock == Off
-            && (i.routes > 0 || i.tsi_inet == On || i.tsi_unix == On || i.published + i.published_unix > 0))
+            && (i.routes > 0 || i.tsi_inet == On || i.tsi_unix == On || i.published_unix > 0))
             || (i.tsi_inet == On && i.nets > 0)
-            || (i.published > 0 && !inet)
+            || (i.published + i.allow_rules + i.deny_rules > 0 && !inet)
             || (i.published_unix > 0 && !unix)
             || (i.tsi_unix == On && !(linux && i.has_root))
             || (i.host_os == HostOs::Windows && (inet || unix));
@@ -141,11 +145,13 @@ fn flags_come_only_with_the_device() {
 }
 
 #[test]
-fn what_is_published_attaches_nothing() {
+fn what_is_published_and_rules_attach_nothing() {
     for inputs in every_combination() {
         let without = VsockInputs {
             published: 0,
             published_unix: 0,
+            allow_rules: 0,
+            deny_rules: 0,
             ..inputs
         };
         if let (Ok(with), Ok(without)) = (attachment(&inputs), attachment(&without)) {
@@ -174,6 +180,33 @@ fn a_contradiction_names_both_settings() {
             },
             "publish",
             "tsi_inet = off",
+        ),
+        (
+            VsockInputs {
+                deny_rules: 1,
+                ..NET_ONLY
+            },
+            "tsi_deny",
+            "nets",
+        ),
+        (
+            VsockInputs {
+                allow_rules: 1,
+                nets: 0,
+                tsi_inet: Off,
+                ..NET_ONLY
+            },
+            "tsi_allow",
+            "tsi_inet = off",
+        ),
+        (
+            VsockInputs {
+                vsock: Off,
+                deny_rules: 1,
+                ..NET_ONLY
+            },
+            "vsock = off",
+            "tsi_deny",
         ),
         (
             VsockInputs {
