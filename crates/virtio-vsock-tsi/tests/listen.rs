@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use common::{GuestStream, Vm, getname_body, inet_config, listen_body, sockaddr, with_timeout};
-use virtio_vsock_tsi::VsockConfig;
+use virtio_vsock_tsi::{Limits, VsockConfig};
 
 const GUEST_PORT: u16 = 8080;
 const O_NONBLOCK: u32 = 0x800;
@@ -465,4 +465,38 @@ fn late_answer_counts_at_the_listener_that_the_connection_came_by() {
     vm.settle();
     let mut accept = |socket| vm.request_result(1030, &accept_body(socket, O_NONBLOCK));
     assert_eq!((accept(other), accept(port)), (-11, 0));
+}
+
+/// Each connection that was closed as usual pushed out the name of one that a program had yet to ask for.
+#[test]
+fn name_of_a_client_that_has_gone_outlives_any_number_of_others_that_were_served() {
+    let at = free_port();
+    let mut vm = Vm::new(VsockConfig {
+        limits: Limits {
+            backlog: 2,
+            ..Limits::default()
+        },
+        ..published(at)
+    });
+    let (port, _) = listen(&mut vm, 5);
+    let gone = TcpStream::connect(at).unwrap();
+    let from = gone.local_addr().unwrap();
+    let q = inbound(&mut vm, port);
+    rustix::net::sockopt::set_socket_linger(&gone, Some(Duration::ZERO)).unwrap();
+    drop(gone);
+    vm.wait_reset(port);
+    vm.streams.clear();
+    assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+
+    for _ in 0..300 {
+        let _client = TcpStream::connect(at).unwrap();
+        assert_eq!(vm.request_result(1030, &accept_body(port, 0)), 0);
+        inbound(&mut vm, port);
+        vm.close(port);
+        vm.wait_reset(port);
+        vm.streams.clear();
+    }
+    let name = vm.request(1026, &getname_body(port, q, 2));
+    assert_eq!(name[..8], [0, 0, 0, 0, 16, 0, 0, 0]);
+    assert_eq!(name[8..24], sockaddr(from));
 }

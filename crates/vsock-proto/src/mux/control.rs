@@ -308,6 +308,8 @@ impl Muxer {
 
     fn release_proxy(&mut self, now: Duration, id: ProxyId) {
         let Some(proxy) = self.table.get_mut(id) else { return };
+        // Nobody is left who could ask for it, and it would push out one that somebody does ask for.
+        proxy.peer = None;
         match &mut proxy.state {
             State::Stream(stream) if stream.is_open() => {
                 stream.release();

@@ -140,8 +140,8 @@ pub struct Muxer {
     actions: VecDeque<Action>,
     /// Refused PROXY_CREATEs: the next request of each is told why.
     tombstones: VecDeque<(Key, Errno)>,
-    /// Accepted connections that have ended. The guest's kernel may have them in its queue still, and its `accept(2)`
-    /// fails if nobody tells it who they came from.
+    /// Accepted connections that have ended and were not released. The guest's kernel may have them in its queue still, and
+    /// its `accept(2)` fails if nobody tells it who they came from.
     departed: VecDeque<(Key, SocketName)>,
     listeners: usize,
     /// A listener waits for room in the table.
