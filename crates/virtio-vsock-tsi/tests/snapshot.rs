@@ -383,3 +383,18 @@ fn connection_that_the_guest_answers_after_a_restore_is_accepted_all_the_same() 
     vm.send(&common::GuestStream::connecting(port, request.src_port).packet(2));
     assert_eq!(vm.datagram_to(waits), [0; 4]);
 }
+
+/// No driver posts so many, so it was never given anything again.
+#[test]
+fn state_that_waits_for_more_event_buffers_than_there_are_is_done_with_when_all_are_there() {
+    let mut vm = Vm::new(inet_config());
+    let mut state = vm.handler.save();
+    state.reset_done_at = Some(u16::MAX);
+    vm.handler.reset();
+    vm.move_to(inet_config());
+    vm.handler.restore(vm.now, &state, &mut vm.watcher).unwrap();
+    for _ in 0..vm.queues.event.size() {
+        vm.peer.post_event(4);
+    }
+    assert_eq!(vm.request(1026, &common::getname_body(1, 620, 1)).len(), 136);
+}

@@ -17,7 +17,8 @@ pub(super) enum TransportReset {
     None,
     /// It is to be told.
     Due,
-    /// It was told, and is done when so many event buffers are available.
+    /// It was told, and is done when so many event buffers are available, or as many as there can be: a saved state may say
+    /// anything.
     Told(u16),
 }
 
@@ -59,13 +60,13 @@ impl TransportReset {
             self.tell(ring, mem)?;
         }
         let enough = match self {
-            Self::Told(done) => *done,
+            Self::Told(done) => (*done).min(ring.size()),
             _ => 1,
         };
         ring.enable_notification_after(mem, enough.saturating_sub(1))?;
         let available = ring.available(mem)?;
         match self {
-            Self::Told(done) if available >= *done => *self = Self::None,
+            Self::Told(_) if available >= enough => *self = Self::None,
             Self::Due => return Ok(available > 0),
             _ => {}
         }
