@@ -124,7 +124,11 @@ fn datagram_of_a_stranger_is_dropped() {
 /// The host answers from its loopback, which was taken for a stranger.
 #[test]
 fn answer_to_the_unspecified_address_arrives() {
-    for (at, to) in [("127.0.0.1:0", "0.0.0.0"), ("[::1]:0", "::")] {
+    for (at, to) in [
+        ("127.0.0.1:0", "0.0.0.0"),
+        ("[::1]:0", "::"),
+        ("127.0.0.1:0", "::ffff:0.0.0.0"),
+    ] {
         let host = host(at);
         let mut vm = Vm::new(VsockConfig {
             policy: Policy::new(vec![to.parse().unwrap()], Vec::new()),

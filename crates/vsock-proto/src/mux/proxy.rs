@@ -1,7 +1,7 @@
 //! What the muxer keeps of each proxy.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::ids::{Key, ProxyId};
@@ -173,10 +173,11 @@ impl Datagram {
 /// Linux takes the unspecified address of a destination for its loopback.
 fn who_answers(to: &SocketName) -> SocketName {
     match to {
-        SocketName::Inet(addr) if addr.ip().is_unspecified() => {
-            let loopback = match addr {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        SocketName::Inet(addr) if addr.ip().to_canonical().is_unspecified() => {
+            let loopback = match addr.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
             };
             SocketName::Inet(SocketAddr::new(loopback, addr.port()))
         }
