@@ -2,14 +2,16 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use common::{Vm, connect_body, inet_config, listen_body, sockaddr};
-use virtio_vsock_tsi::vsock_proto::Errno;
+use common::{Loop, Vm, connect_body, create_body, inet_config, listen_body, queues, sockaddr};
+use test_guest::{VsockPacket, VsockPeer};
 use virtio_vsock_tsi::vsock_proto::policy::{Hook, Operation, Question, Verdict};
-use virtio_vsock_tsi::vsock_proto::wire::SocketName;
-use virtio_vsock_tsi::{Limits, VsockConfig};
+use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
+use virtio_vsock_tsi::vsock_proto::{Config, Errno, Muxer};
+use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, Limits, Listener, Peer, TsiFlags, VsockConfig};
 
 fn with_limits(limits: Limits) -> VsockConfig {
     VsockConfig {
@@ -280,4 +282,78 @@ fn time_is_sent_as_8_bytes_to_its_port() {
     let packet = vm.datagrams.pop().unwrap();
     assert_eq!((packet.src_port, packet.dst_port), (123, 123));
     assert_eq!(packet.payload, [8, 7, 6, 5, 4, 3, 2, 1]);
+}
+
+/// A host on which nothing works: its listeners always have something to say, and never a client.
+struct Barren;
+
+impl Backend for Barren {
+    fn connect(&mut self, _to: &SocketName) -> Result<Connection, Errno> {
+        Err(Errno::ECONNREFUSED)
+    }
+
+    fn connect_route(&mut self, _port: u32) -> Result<Connection, Errno> {
+        Err(Errno::ECONNREFUSED)
+    }
+
+    fn listen(&mut self, at: &SocketName, _backlog: u16) -> Result<Listener, Errno> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+        Ok(Listener {
+            socket: socket.into(),
+            at: at.clone(),
+            place: None,
+        })
+    }
+
+    fn datagram(&mut self, _family: Family) -> Result<OwnedFd, Errno> {
+        Err(Errno::EMFILE)
+    }
+
+    fn datagram_peer(&mut self, _name: &SocketName) -> Result<Peer, Errno> {
+        Err(Errno::EACCES)
+    }
+}
+
+/// The event loop reported it without a pause.
+#[test]
+fn listener_that_cannot_accept_for_any_reason_rests_between_its_attempts() {
+    let mut config = Config::new(Cid::DEFAULT_GUEST);
+    config.tsi = TsiFlags {
+        inet: true,
+        unix: false,
+    };
+    let at: SocketAddr = "127.0.0.1:80".parse().unwrap();
+    config.publish.ports.insert(at.port(), at);
+    let mut handler = Handler::new(Muxer::new(config), Barren);
+    let (mut peer, mut watcher) = (VsockPeer::new(), Loop::new());
+    let mut queues = queues(&peer);
+    for (to, payload) in [
+        (1024, create_body(5000, 2, 1)),
+        (1029, listen_body(5000, 5000, 5, &sockaddr(at))),
+    ] {
+        peer.send(&VsockPacket {
+            src_cid: 3,
+            dst_cid: 2,
+            src_port: 900,
+            dst_port: to,
+            kind: 3,
+            op: 5,
+            payload,
+            ..VsockPacket::default()
+        });
+    }
+    for _ in 0..10 {
+        for (token, readiness) in watcher.wait(Duration::from_millis(1)) {
+            handler.socket_ready(Duration::ZERO, token, readiness, &mut watcher);
+        }
+        let mem = peer.guest().shared_mem();
+        handler.serve(Duration::ZERO, &mut queues, &*mem, &mut watcher).unwrap();
+    }
+    assert_eq!(watcher.events, 1, "reports without end");
+    let again = Duration::from_millis(100);
+    handler.deadline_passed(again, &mut watcher);
+    let mem = peer.guest().shared_mem();
+    handler.serve(again, &mut queues, &*mem, &mut watcher).unwrap();
+    assert_eq!(watcher.wait(Duration::from_millis(1)).len(), 1, "it is tried again");
 }

@@ -130,12 +130,14 @@ impl<B: Backend> Handler<B> {
             match accept_one(&listener.socket) {
                 Ok((fd, peer)) => self.accepted(now, id, fd, peer),
                 Err(OsErrno::CONNABORTED | OsErrno::INTR) => {}
-                Err(OsErrno::MFILE | OsErrno::NFILE | OsErrno::NOMEM | OsErrno::NOBUFS) => {
+                Err(OsErrno::AGAIN) => return,
+                // No descriptor, no memory, or a rule of the host's: the client stays in the queue and would be reported
+                // without a pause.
+                Err(_) => {
                     self.paused_listeners.push(id);
                     self.accept_again = Some(now + ACCEPT_PAUSE);
                     return self.endpoints.set_reading(id, false);
                 }
-                Err(_) => return,
             }
         }
     }

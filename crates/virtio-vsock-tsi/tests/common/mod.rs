@@ -42,7 +42,7 @@ fn flags(interest: Interest) -> epoll::EventFlags {
 }
 
 impl Loop {
-    fn new() -> Loop {
+    pub fn new() -> Loop {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         Loop {
             epoll,
@@ -57,7 +57,7 @@ impl Loop {
         self.fds.len()
     }
 
-    fn wait(&mut self, timeout: Duration) -> Vec<(u32, Readiness)> {
+    pub fn wait(&mut self, timeout: Duration) -> Vec<(u32, Readiness)> {
         let mut buffer = Vec::with_capacity(64);
         let timeout = Timespec::try_from(timeout).unwrap();
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut buffer), Some(&timeout));
@@ -159,7 +159,7 @@ pub fn device_ring(driver: &SplitRing) -> Ring {
     Ring::new(queue)
 }
 
-fn queues(peer: &VsockPeer) -> Queues {
+pub fn queues(peer: &VsockPeer) -> Queues {
     Queues {
         rx: device_ring(&peer.rx),
         tx: device_ring(&peer.tx),
