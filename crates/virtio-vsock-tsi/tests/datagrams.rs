@@ -258,14 +258,17 @@ fn datagrams_without_socket_or_destination_are_dropped() {
 }
 
 #[test]
-fn datagram_too_long_for_udp_is_dropped() {
+fn datagram_too_long_for_udp_is_dropped_and_counted_as_that() {
     let host = host("127.0.0.1:0");
     let mut vm = Vm::new(inet_config());
     let port = socket(&mut vm, 2);
     send_to(&mut vm, port, host.local_addr().unwrap(), &pattern(65508));
     send_to(&mut vm, port, host.local_addr().unwrap(), &pattern(65507));
     assert_eq!(receive(&host).0.len(), 65507);
-    assert_eq!(vm.stat("datagrams_undeliverable"), 1);
+    assert_eq!(
+        (vm.stat("datagrams_too_long"), vm.stat("datagrams_undeliverable")),
+        (1, 0)
+    );
 }
 
 #[test]

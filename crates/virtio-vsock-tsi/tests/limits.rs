@@ -4,6 +4,7 @@ mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{Loop, Vm, connect_body, create_body, inet_config, listen_body, queues, sockaddr};
@@ -11,7 +12,7 @@ use test_guest::{VsockPacket, VsockPeer};
 use virtio_vsock_tsi::vsock_proto::policy::{Hook, Operation, Question, Verdict};
 use virtio_vsock_tsi::vsock_proto::wire::{Family, SocketName};
 use virtio_vsock_tsi::vsock_proto::{Config, Errno, Muxer};
-use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, Limits, Listener, Peer, TsiFlags, VsockConfig};
+use virtio_vsock_tsi::{Backend, Cid, Connection, Handler, Limits, Listener, Peer, Route, TsiFlags, VsockConfig};
 
 fn with_limits(limits: Limits) -> VsockConfig {
     VsockConfig {
@@ -177,6 +178,56 @@ fn guest_that_never_opens_its_side_loses_the_connection_after_a_minute() {
     vm.now += Duration::from_secs(61);
     vm.turn();
     assert_eq!((vm.handler.muxer().len(), vm.watcher.watched()), (0, 0));
+    assert_eq!(vm.stat("connections_refused"), 1);
+}
+
+#[test]
+fn connection_that_the_guest_gives_up_is_no_refusal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut vm = Vm::new(inet_config());
+    let port = vm.fresh_port();
+    vm.create(port, 2, 1);
+    assert_eq!(vm.connect(port, listener.local_addr().unwrap()), 0);
+    vm.release(port, 620);
+    vm.turn();
+    assert_eq!((vm.handler.muxer().len(), vm.stat("connections_refused")), (0, 0));
+}
+
+#[test]
+fn connects_beyond_the_rate_are_counted_as_refused_but_those_of_datagram_sockets() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut vm = Vm::new(with_limits(Limits {
+        connects_per_second: 1,
+        ..Limits::default()
+    }));
+    for (kind, result) in [(1, 0), (1, -105), (2, -105)] {
+        let port = vm.fresh_port();
+        vm.create(port, 2, kind);
+        assert_eq!(vm.connect(port, to), result);
+    }
+    assert_eq!((vm.stat("connections_refused"), vm.stat("over_limit")), (1, 2));
+}
+
+#[test]
+fn host_client_that_a_full_table_turns_away_is_counted_as_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    let limits = Limits {
+        proxies: 1,
+        ..Limits::default()
+    };
+    let mut vm = Vm::new(VsockConfig {
+        routes: vec![Route::Listen {
+            port: 80,
+            path: path.clone(),
+        }],
+        ..with_limits(limits)
+    });
+    vm.listening.push(80);
+    let _clients = [(); 2].map(|()| UnixStream::connect(&path).unwrap());
+    vm.settle();
+    assert_eq!((vm.stat("connections"), vm.stat("connections_refused")), (1, 1));
 }
 
 #[test]

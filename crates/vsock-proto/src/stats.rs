@@ -58,11 +58,13 @@ counters! {
     datagrams_to_guest,
     /// Streams that opened, in either direction.
     connections,
-    /// Streams that did not: the host, the guest or a limit refused.
+    /// Streams that did not: the host or the guest refused or did not answer in time, or a limit was reached. What the policy
+    /// denied is not among these, nor what the guest gave up or broke off while the host connected or after it had: a program
+    /// that closes its socket was refused nothing.
     connections_refused,
     /// Requests that the policy denied.
     denied,
-    /// Requests refused because a limit was reached.
+    /// Requests refused because a limit was reached, those for streams among them.
     over_limit,
     /// Listeners of the guest that were to be published and are not: the host or a limit refused.
     listeners_refused,

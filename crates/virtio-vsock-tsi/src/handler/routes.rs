@@ -141,7 +141,9 @@ impl<B: Backend> Handler<B> {
     fn start_handshake(&mut self, now: Duration, fd: OwnedFd, watcher: &mut dyn Watcher) {
         let free = self.handshakes.iter().position(Option::is_none);
         if free.is_none() && self.handshakes.len() >= MAX_HANDSHAKES {
-            return self.mux.stats().over_limit.count();
+            let stats = self.mux.stats();
+            stats.over_limit.count();
+            return stats.connections_refused.count();
         }
         let index = free.unwrap_or_else(|| {
             self.handshakes.push(None);

@@ -245,10 +245,12 @@ impl<B: Backend> Handler<B> {
         len: usize,
         addressed: bool,
     ) {
-        if self.send_datagram(mem, chain, id, len, addressed).is_some() {
-            self.mux.stats().datagrams_from_guest.count();
-        } else {
-            self.mux.stats().datagrams_undeliverable.count();
+        let sent = self.send_datagram(mem, chain, id, len, addressed);
+        let stats = self.mux.stats();
+        match sent {
+            Ok(()) => stats.datagrams_from_guest.count(),
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => stats.datagrams_too_long.count(),
+            Err(_) => stats.datagrams_undeliverable.count(),
         }
     }
 
@@ -259,25 +261,27 @@ impl<B: Backend> Handler<B> {
         id: ProxyId,
         len: usize,
         addressed: bool,
-    ) -> Option<()> {
-        let Body::Datagram(fd) = &self.endpoints.get(id)?.body else {
-            return None;
+    ) -> io::Result<()> {
+        let Some(Body::Datagram(fd)) = self.endpoints.get(id).map(|endpoint| &endpoint.body) else {
+            return Err(io::ErrorKind::NotConnected.into());
         };
-        let peer = match addressed {
-            true => Some(self.backend.datagram_peer(self.mux.destination(id)?).ok()?),
-            false => None,
+        let peer = match (addressed, self.mux.destination(id)) {
+            (true, Some(name)) => Some(self.backend.datagram_peer(name).map_err(|_| io::ErrorKind::NotFound)?),
+            (true, None) => return Err(io::ErrorKind::NotFound.into()),
+            (false, _) => None,
         };
         let name = peer.as_ref().map(|peer| &peer.addr);
         let mut parts = Parts::new();
-        payload_parts(mem, chain, 0, len, &mut parts).ok()?;
+        payload_parts(mem, chain, 0, len, &mut parts).map_err(io::Error::other)?;
         if parts.bytes() == len {
             // An error that an earlier datagram left behind is reported once, instead of this one's.
-            return retry_once(|| sys::send(fd.as_fd(), &parts, name)).ok().map(drop);
+            return retry_once(|| sys::send(fd.as_fd(), &parts, name)).map(drop);
         }
         // More pieces than one call takes: a datagram cannot go in two.
-        let bytes = Self::scratch(&mut self.scratch).get_mut(..len)?;
-        chain.read_at(mem, HEADER_LEN, bytes).ok()?;
-        retry_once(|| send_bytes(fd.as_fd(), bytes, name)).ok().map(drop)
+        let bytes = Self::scratch(&mut self.scratch).get_mut(..len);
+        let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
+        chain.read_at(mem, HEADER_LEN, bytes).map_err(io::Error::other)?;
+        retry_once(|| send_bytes(fd.as_fd(), bytes, name)).map(drop)
     }
 
     fn route_datagram<M: GuestMemoryBackend>(

@@ -164,6 +164,9 @@ impl Muxer {
         let resolved = self.resolve(Operation::Connect, kind, to.clone())?;
         if !self.connects.take(now) {
             self.stats.over_limit.count();
+            if kind == SocketKind::Stream {
+                self.stats.connections_refused.count();
+            }
             return Err(Errno::ENOBUFS);
         }
         let proxy = self.table.get_mut(id).ok_or(Errno::EINVAL)?;

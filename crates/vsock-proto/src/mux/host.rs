@@ -84,6 +84,14 @@ impl Muxer {
     }
 
     pub(super) fn request_guest(&mut self, now: Duration, guest_port: u32, origin: Origin) -> Option<ProxyId> {
+        let id = self.new_request(now, guest_port, origin);
+        if id.is_none() {
+            self.stats.connections_refused.count();
+        }
+        id
+    }
+
+    fn new_request(&mut self, now: Duration, guest_port: u32, origin: Origin) -> Option<ProxyId> {
         if self.table.is_full() {
             self.stats.over_limit.count();
             return None;

@@ -22,7 +22,10 @@ impl Muxer {
     fn expired(&mut self, now: Duration, id: ProxyId) {
         match self.table.get_mut(id).map(|proxy| &mut proxy.state) {
             // The program gave up, or its kernel never came back.
-            Some(State::AwaitRequest) => self.drop_proxy(id, false),
+            Some(State::AwaitRequest) => {
+                self.stats.connections_refused.count();
+                self.drop_proxy(id, false);
+            }
             // Nobody accepts in the guest; a late RESPONSE finds nobody and is reset.
             Some(State::Stream(stream)) if !stream.is_open() => self.drop_proxy(id, true),
             Some(State::Stream(stream)) => {
