@@ -909,6 +909,22 @@ fn second_request_on_a_reply_port_cancels_the_first_ones_reply() {
     assert!(vm.datagrams.is_empty());
 }
 
+/// A name that had found no buffer large enough came before the answer, and was taken for it.
+#[test]
+fn second_request_on_a_reply_port_cancels_a_reply_that_found_no_buffer() {
+    let mut vm = Vm::without_rx(inet_config());
+    let short = vm.peer.guest().writable(100);
+    vm.peer.post_rx_chain(vec![short]);
+    vm.send_datagram(900, 1026, &getname_body(1, 620, 1));
+    vm.settle();
+    vm.send_datagram(900, 1025, &connect_body(1, &sockaddr("10.0.0.1:80".parse().unwrap())));
+    vm.settle();
+    vm.peer.post_rx(8);
+    assert_eq!(vm.datagram_to(900), (-111i32).to_le_bytes());
+    vm.settle();
+    assert!(vm.datagrams.is_empty());
+}
+
 /// An unbounded number of requests without a buffer for their answers.
 #[test]
 fn requests_without_end_and_no_receive_buffer_stay_bounded() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use virtio_ring::{Chain, Nearby, Ring, RingError};
 use vm_memory::bitmap::{BitmapSlice, MS};
 use vm_memory::{GuestMemoryBackend, VolatileSlice};
-use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN};
+use vsock_proto::wire::{GETNAME_REPLY_LEN, HEADER_LEN, Header, MAX_PAYLOAD_LEN, port};
 use vsock_proto::{DatagramRead, MAX_TURN_PACKETS, Muxer, ProxyId, StreamRead, Transmit};
 
 use super::Handler;
@@ -127,6 +127,16 @@ impl RxPath {
         let count = count.min(self.taken);
         self.chains.rotate_left(count);
         self.taken -= count;
+    }
+
+    /// Who asks again takes what comes first for the answer, so one to what was asked before that found no buffer is dropped.
+    pub(super) fn forget_answer(&mut self, request: &Header) {
+        if port::is_answered(request.dst_port)
+            && let Some(Transmit::Packet { header, reply: Some(_) }) = &self.held
+            && header.dst_port == request.src_port
+        {
+            self.held = None;
+        }
     }
 
     /// Gives back all buffers, with nothing in them.

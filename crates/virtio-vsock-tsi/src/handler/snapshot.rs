@@ -34,9 +34,6 @@ impl<B: Backend> Handler<B> {
             header,
             reply: Some(reply),
         }) = &self.rx.held
-            // Who has asked something else since waits for that.
-            && state.replies.iter().all(|due| due.reply_port != header.dst_port)
-            && state.listeners.iter().all(|of| of.accept_reply_port != Some(header.dst_port))
         {
             state.replies.push(ReplyState {
                 reply_port: header.dst_port,

@@ -127,6 +127,7 @@ impl<B: Backend> Handler<B> {
         let payload_len = chain.readable_len().saturating_sub(HEADER_LEN);
         let available = u32::try_from(payload_len).unwrap_or(u32::MAX);
         let received = if self.mux.wants_body(header) {
+            self.rx.forget_answer(header);
             let mut body = [0; MAX_REQUEST_LEN];
             let body_len = MAX_REQUEST_LEN.min(payload_len).min(header.len as usize);
             let body = body.get_mut(..body_len).unwrap_or_default();

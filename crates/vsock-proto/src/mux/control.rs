@@ -15,10 +15,7 @@ impl Muxer {
         if request.is_err() {
             self.stats.control_malformed.count();
         }
-        if !matches!(
-            key.host_port,
-            port::CONNECT | port::GETNAME | port::LISTEN | port::ACCEPT
-        ) {
+        if !port::is_answered(key.host_port) {
             return self.silent_request(now, request.ok());
         }
         self.withdraw(key.guest_port);

@@ -34,6 +34,11 @@ pub mod port {
     pub fn is_control(port: u32) -> bool {
         (CREATE..=RELEASE).contains(&port)
     }
+
+    /// Whether a message to the port is a request that gets an answer.
+    pub fn is_answered(port: u32) -> bool {
+        matches!(port, CONNECT | GETNAME | LISTEN | ACCEPT)
+    }
 }
 
 /// Room for a socket address on the wire, whatever its length.
