@@ -117,7 +117,7 @@ pub struct VsockWorker {
 }
 
 impl VsockWorker {
-    /// Tells the driver that all its connections are gone; for after a restore.
+    /// Tells the driver that all its streams are gone, and ends them when it knows; a restore does so by itself.
     pub fn transport_reset(&mut self) {
         self.handler.transport_reset();
     }

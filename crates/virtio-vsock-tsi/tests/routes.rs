@@ -657,3 +657,73 @@ fn clients_before_the_driver_is_ready_wait_in_the_backlog() {
     vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
     assert_eq!(vm.read(80, 5), b"early");
 }
+
+/// The event that ends the guest's streams, told to a guest that goes on as it is.
+fn transport_reset(vm: &mut Vm) {
+    vm.peer.post_event(4);
+    vm.handler.transport_reset();
+    vm.turn();
+    assert_eq!(vm.peer.events(), [[0; 4]]);
+    vm.peer.post_event(4);
+}
+
+fn route_to_a_socket() -> (tempfile::TempDir, UnixListener, VsockConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    (dir, listener, routes(vec![Route::Connect { port: 52, path }]))
+}
+
+/// The guest's kernel has forgotten the stream and will never end it, so the device had its half for ever.
+#[test]
+fn plain_stream_that_a_transport_reset_has_ended_in_the_guest_ends_on_the_host() {
+    let (_dir, listener, config) = route_to_a_socket();
+    let mut vm = Vm::new(config);
+    vm.open_stream(7000, 52);
+    let (mut host, _) = listener.accept().unwrap();
+    vm.write(7000, b"sent before");
+    transport_reset(&mut vm);
+    vm.wait_reset(7000);
+
+    let mut got = Vec::new();
+    host.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"sent before");
+    assert_eq!(vm.handler.muxer().len(), 0);
+    vm.streams.clear();
+    vm.open_stream(7000, 52);
+}
+
+#[test]
+fn stream_that_the_guest_had_closed_before_a_transport_reset_is_passed_on_to_its_end() {
+    let (_dir, listener, config) = route_to_a_socket();
+    let mut vm = Vm::new(config);
+    vm.open_stream(7000, 52);
+    let (mut host, _) = listener.accept().unwrap();
+    let sent = vm.send_until_the_host_is_full(7000, &pattern(1 << 20));
+    vm.shutdown(7000, 3);
+    vm.settle();
+    transport_reset(&mut vm);
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        host.read_to_end(&mut got).map(|_| got)
+    });
+    vm.wait_reset(7000);
+    assert!(reader.join().unwrap().unwrap() == pattern(1 << 20)[..sent]);
+}
+
+/// Linux ends those that are open; one that waits for its RESPONSE goes on waiting.
+#[test]
+fn stream_that_the_driver_has_not_heard_of_outlives_a_transport_reset() {
+    let (_dir, listener, config) = route_to_a_socket();
+    let mut vm = Vm::without_rx(config);
+    vm.streams.insert((7000, 52), common::GuestStream::connecting(7000, 52));
+    let request = vm.stream(7000).packet(1);
+    vm.send(&request);
+    vm.settle();
+    let (mut host, _) = listener.accept().unwrap();
+    transport_reset(&mut vm);
+    vm.peer.post_rx(8);
+    vm.wait("RESPONSE", |vm| vm.stream(7000).is_open().then_some(()));
+    host.write_all(b"still here").unwrap();
+    assert_eq!(vm.read(7000, 10), b"still here");
+}

@@ -192,6 +192,11 @@ impl Stream {
         self.open
     }
 
+    /// Whether the guest was given its first packet.
+    pub(crate) fn is_announced(&self) -> bool {
+        !self.pending.intersects(Pending::REQUEST | Pending::RESPONSE)
+    }
+
     /// Whether bytes from the host are of use, credit aside.
     pub(crate) fn wants_data(&self) -> bool {
         let deaf = self.guest_done.contains(Shutdown::RECEIVE) || self.host_done.contains(Shutdown::SEND);

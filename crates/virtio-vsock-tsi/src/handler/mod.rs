@@ -138,7 +138,8 @@ impl<B: Backend> Handler<B> {
     }
 
     /// Tells the driver, at the next [`serve`](Self::serve), that all its connections are gone (virtio 1.3, 5.10.6.7). It is given
-    /// nothing before it has posted the event's buffer again.
+    /// nothing before it has posted the event's buffer again; then the streams that it knew end here too. Listeners and datagram
+    /// sockets stay.
     pub fn transport_reset(&mut self) {
         // A driver that was told and is not done has had nothing since.
         if self.transport_reset.is_over() {
@@ -176,6 +177,10 @@ impl<B: Backend> Handler<B> {
         for round in 1.. {
             queues.tx.disable_notification(mem)?;
             let tx_left = self.drain_tx(now, &mut queues.tx, mem, watcher)?;
+            if !tx_left && self.transport_reset.ends_streams() {
+                self.mux.transport_reset();
+                self.run_actions(now, watcher);
+            }
             let event_left = self.transport_reset.turn(&mut queues.event, mem)?;
             let rx_left = self.transport_reset.is_over() && self.pump_rx(now, &mut queues.rx, mem, watcher)?;
             self.sync(now, watcher);

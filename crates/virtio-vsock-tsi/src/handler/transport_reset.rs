@@ -20,6 +20,8 @@ pub(super) enum TransportReset {
     /// It was told, and is done when so many event buffers are available, or as many as there can be: a saved state may say
     /// anything.
     Told(u16),
+    /// It is done. What it had sent on its streams before may be in its ring still.
+    Done,
 }
 
 impl TransportReset {
@@ -33,7 +35,7 @@ impl TransportReset {
     pub(super) fn done_at(&self) -> Option<u16> {
         match self {
             Self::Told(done) => Some(*done),
-            Self::None | Self::Due => None,
+            Self::None | Self::Due | Self::Done => None,
         }
     }
 
@@ -42,15 +44,25 @@ impl TransportReset {
         matches!(self, Self::None)
     }
 
-    /// Tells the driver as soon as it has a buffer for that, and finds out whether it is done. True when it may have done
-    /// something meanwhile.
+    /// All that the driver had sent was taken. True if that was when it had heard the news, so that it says no more about the
+    /// streams that it had.
+    pub(super) fn ends_streams(&mut self) -> bool {
+        let done = matches!(self, Self::Done);
+        if done {
+            *self = Self::None;
+        }
+        done
+    }
+
+    /// Tells the driver as soon as it has a buffer for that, and finds out whether it is done. True when there is more to do, or
+    /// the driver may have done something meanwhile.
     pub(super) fn turn<M: GuestMemoryBackend>(
         &mut self,
         ring: &mut Ring,
         mem: &Nearby<'_, M>,
     ) -> Result<bool, RingError> {
-        if self.is_over() {
-            return Ok(false);
+        if matches!(self, Self::None | Self::Done) {
+            return Ok(!self.is_over());
         }
         if !ring.is_ready() {
             *self = Self::None;
@@ -66,11 +78,13 @@ impl TransportReset {
         ring.enable_notification_after(mem, enough.saturating_sub(1))?;
         let available = ring.available(mem)?;
         match self {
-            Self::Told(_) if available >= enough => *self = Self::None,
-            Self::Due => return Ok(available > 0),
-            _ => {}
+            Self::Told(_) if available >= enough => {
+                *self = Self::Done;
+                Ok(true)
+            }
+            Self::Due => Ok(available > 0),
+            _ => Ok(false),
         }
-        Ok(false)
     }
 
     fn tell<M: GuestMemoryBackend>(&mut self, ring: &mut Ring, mem: &Nearby<'_, M>) -> Result<(), RingError> {

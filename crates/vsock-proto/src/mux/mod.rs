@@ -239,6 +239,19 @@ impl Muxer {
         self.time_sync = None;
     }
 
+    /// The guest was told that its streams are gone (virtio 1.3, 5.10.6.7), and all that it had sent was taken: ends each that it
+    /// knew of, since it will not speak of them again. One that it had closed goes on until all is passed on. Listeners and
+    /// datagram sockets stay. A RST goes out for each all the same: one may have opened in the guest while it looked at the event.
+    pub fn transport_reset(&mut self) {
+        for id in self.table.ids() {
+            let known = |stream: &&mut Stream| stream.is_announced() && !stream.is_closing();
+            if let Some(stream) = self.stream_mut(id).filter(known) {
+                let abort = !stream.is_open() || stream.window.unflushed() > 0;
+                self.reset_stream(id, abort);
+            }
+        }
+    }
+
     fn judge(&mut self, question: &Question<'_>) -> Verdict {
         let plain = canonical(question.name);
         let question = Question {
