@@ -3,11 +3,13 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
 
 use common::{Vm, connect_body, getname_body, listen_body, sockaddr_un};
+use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 use virtio_vsock_tsi::{TsiFlags, VsockConfig};
 
@@ -351,4 +353,38 @@ fn datagram_socket_whose_connect_failed_is_closed() {
     let mut got = [0; 5];
     assert_eq!(host.recv(&mut got).unwrap(), 5);
     assert_eq!(vm.watcher.watched(), 1);
+}
+
+/// The way to the folder left 90 bytes of the 107 that bind(2) takes: a longer name was ENAMETOOLONG.
+#[test]
+fn published_listener_with_the_longest_name_that_a_guest_can_bind_appears_and_replaces_nothing_that_lives() {
+    let (_outside, root) = folders();
+    std::fs::create_dir(root.join("s")).unwrap();
+    let last = "a".repeat(104);
+    let path = format!("/s/{last}");
+    let at = || {
+        let inode = rustix::fs::open(root.join("s").join(&last), OFlags::PATH, Mode::empty()).unwrap();
+        UnixStream::connect(format!("/proc/self/fd/{}", inode.as_raw_fd()))
+    };
+    let names = || std::fs::read_dir(root.join("s")).unwrap().count();
+    let mut vm = Vm::new(published(&root, "/s"));
+    // What the guest's bind leaves behind.
+    drop(UnixListener::bind(root.join("s/b")).unwrap());
+    std::fs::rename(root.join("s/b"), root.join("s").join(&last)).unwrap();
+
+    let (port, result) = listen(&mut vm, &path);
+    assert_eq!(result, 0);
+    vm.listening.push(port);
+    at().unwrap().write_all(b"from the host").unwrap();
+    vm.wait("a stream", |vm| (!vm.streams.is_empty()).then_some(()));
+    assert_eq!(vm.read(port, 13), b"from the host");
+    assert_eq!(listen(&mut vm, &path).1, -98);
+    assert_eq!(names(), 1, "no other name is left");
+    vm.release(port, 620);
+    vm.turn();
+    assert_eq!(names(), 0);
+
+    std::fs::write(root.join("s").join(&last), "keep me").unwrap();
+    assert_eq!(listen(&mut vm, &path).1, -98);
+    assert_eq!(std::fs::read(root.join("s").join(&last)).unwrap(), b"keep me");
 }

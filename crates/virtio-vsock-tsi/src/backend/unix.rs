@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as OsErrno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vsock_proto::Errno;
@@ -64,8 +64,7 @@ impl UnixRoot {
             return Err(Errno::EINVAL);
         };
         let dir = self.open_published(parent, path)?;
-        let addr = SocketAddrUnix::new(by_descriptor(&dir).join(last)).map_err(errno)?;
-        listen_in(dir, last, &addr, name.clone(), backlog)
+        listen_in(dir, last, name.clone(), backlog, |fd, dir| bind_in(fd, dir, last))
     }
 
     /// The folder of a published socket.
@@ -127,7 +126,7 @@ fn remove_dead_socket(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     }
     let addr = SocketAddrUnix::new(by_descriptor(&inode)).map_err(errno)?;
     match net::connect(socket(SocketType::STREAM)?, &addr) {
-        Err(OsErrno::CONNREFUSED) => rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty()).map_err(errno),
+        Err(OsErrno::CONNREFUSED) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(errno),
         _ => Err(Errno::EADDRINUSE),
     }
 }
@@ -161,20 +160,20 @@ pub(super) fn listen_path(path: &Path, backlog: u16) -> Result<Listener, Errno> 
     let dir = dir.map_err(errno)?;
     let addr = SocketAddrUnix::new(path).map_err(errno)?;
     let name = UnixName::Path(path.as_os_str().as_bytes().into());
-    listen_in(dir, last, &addr, name, backlog)
+    listen_in(dir, last, name, backlog, |fd, _| net::bind(fd, &addr).map_err(errno))
 }
 
-/// Listens at `last` in `dir`, which is where `addr` leads. The guest, or who else asks, knows the place by `name`.
+/// Listens at `last` in `dir`, where `bind` puts the socket. The guest, or who else asks, knows the place by `name`.
 fn listen_in(
     dir: OwnedFd,
     last: &OsStr,
-    addr: &SocketAddrUnix,
     name: UnixName,
     backlog: u16,
+    bind: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<(), Errno>,
 ) -> Result<Listener, Errno> {
     let fd = socket(SocketType::STREAM)?;
     remove_dead_socket(&dir, last)?;
-    net::bind(&fd, addr).map_err(errno)?;
+    bind(&fd, &dir)?;
     let place = Some(Place::new(dir, last).map_err(errno)?);
     net::listen(&fd, backlog.into()).map_err(errno)?;
     Ok(Listener {
@@ -182,6 +181,26 @@ fn listen_in(
         at: SocketName::Unix(name),
         place,
     })
+}
+
+/// Binds at `last` in `dir`. The way to the folder takes some of the bytes that an address has, so a name that is too long for
+/// the others is given to the socket afterwards.
+fn bind_in(fd: &OwnedFd, dir: &OwnedFd, last: &OsStr) -> Result<(), Errno> {
+    let folder = by_descriptor(dir);
+    if let Ok(addr) = SocketAddrUnix::new(folder.join(last)) {
+        return net::bind(fd, &addr).map_err(errno);
+    }
+    // Nobody else has this descriptor of this process.
+    let short = format!(".tessera-{}-{}", std::process::id(), dir.as_raw_fd());
+    remove_dead_socket(dir, OsStr::new(&short))?;
+    net::bind(fd, &SocketAddrUnix::new(folder.join(&short)).map_err(errno)?).map_err(errno)?;
+    // A link replaces nothing, on any file system.
+    let named = rustix::fs::linkat(dir, &short, dir, last, AtFlags::empty());
+    let _ = rustix::fs::unlinkat(dir, &short, AtFlags::empty());
+    match named {
+        Err(OsErrno::EXIST) => Err(Errno::EADDRINUSE),
+        result => result.map_err(errno),
+    }
 }
 
 #[cfg(test)]
