@@ -285,7 +285,7 @@ impl Muxer {
             DatagramRead::TooLong => true,
             DatagramRead::Empty => false,
         };
-        // AF_UNIX names of the host mean nothing here; only who was written to knows ours.
+        // Nobody can tell by an AF_UNIX name who a datagram is from: it is what its sender bound, in a folder of its own.
         let unix = proxy.origin.family() == Some(Family::Unix);
         let known = match &read {
             DatagramRead::Got { from, .. } => unix || datagram.knows(from.as_ref()),
