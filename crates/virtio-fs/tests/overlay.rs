@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use common::kernel::Mounted;
 use common::message::{Body, op, u32_at, u64_at};
 use common::{Driver, ROOT, mounted};
 use virtio_fs::fuse_wire::{Name, OpenOutFlags};
@@ -153,20 +156,140 @@ fn what_is_virtual_stands_in_the_way_of_names_underneath() {
     assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "real", "proc", "mnt"]);
 }
 
+/// A folder of the host, and a driver of it with `entries` over it. Nothing is cached.
+fn over_a_folder(entries: Vec<VirtualEntry>) -> (tempfile::TempDir, Driver) {
+    let host = tempfile::tempdir().unwrap();
+    let config = PassthroughConfig {
+        cache: CachePolicy::None,
+        ..PassthroughConfig::default()
+    };
+    let overlay = Overlay::new(Passthrough::new(host.path(), config).unwrap(), entries).unwrap();
+    (host, mounted(overlay))
+}
+
+fn sorted_names(driver: &mut Driver, folder: u64) -> Vec<String> {
+    let mut names = driver.list(folder, 4096).unwrap();
+    names.sort();
+    names
+}
+
+/// What READDIRPLUS says that a name leads to.
+fn listed_node(driver: &mut Driver, folder: u64, name: &str) -> u64 {
+    let handle = driver.opendir(folder).unwrap();
+    let listed = driver.list_plus(folder, handle, 0, 4096).unwrap();
+    let mut named = listed.iter().filter(|entry| entry.name == name);
+    let node = named.next().unwrap().node;
+    assert_eq!(named.next(), None);
+    node
+}
+
 #[test]
 fn a_folder_of_the_host_takes_the_place_of_a_virtual_one() {
-    let (mut driver, _) = overlay();
-    let virtual_mnt = driver.lookup(ROOT, b"mnt").unwrap().node();
-    let mnt = driver.mkdir(ROOT, b"mnt", 0o700).unwrap().node();
-    assert_ne!(virtual_mnt, mnt);
-    let looked_up = driver.lookup(ROOT, b"mnt").unwrap();
-    assert_eq!((looked_up.node(), looked_up.attr().mode() & 0o777), (mnt, 0o700));
+    let (host, mut driver) = over_a_folder(entries());
+    fs::create_dir(host.path().join("mnt")).unwrap();
+    fs::set_permissions(host.path().join("mnt"), Permissions::from_mode(0o700)).unwrap();
+    let mnt = driver.lookup(ROOT, b"mnt").unwrap();
+    assert_eq!(mnt.attr().mode() & 0o777, 0o700);
     // Beneath it the rest of the virtual path goes on, beside what is really there.
-    driver.mkdir(mnt, b"real", 0o755).unwrap();
-    assert!(driver.lookup(mnt, b"data").is_ok());
-    assert_eq!(driver.list(mnt, 4096).unwrap(), [".", "..", "real", "data"]);
-    driver.mkdir(mnt, b"data", 0o711).unwrap();
-    assert_eq!(driver.lookup(mnt, b"data").unwrap().attr().mode() & 0o777, 0o711);
+    driver.mkdir(mnt.node(), b"real", 0o755).unwrap();
+    let virtual_data = driver.lookup(mnt.node(), b"data").unwrap().node();
+    assert_eq!(sorted_names(&mut driver, mnt.node()), [".", "..", "data", "real"]);
+    driver.forget(virtual_data, 1);
+    fs::create_dir(host.path().join("mnt/data")).unwrap();
+    assert_ne!(driver.lookup(mnt.node(), b"data").unwrap().node(), virtual_data);
+}
+
+/// Another node for the name makes Linux detach what is mounted there, and writes go to the host's folder.
+#[test]
+fn a_mount_point_that_the_guest_knows_stays_when_the_host_makes_one_of_that_name() {
+    let (host, mut driver) = over_a_folder(vec![
+        VirtualEntry::folder("/data"),
+        VirtualEntry::folder("/mnt/x"),
+        VirtualEntry::empty_file("/file"),
+    ]);
+    let mnt = driver.lookup(ROOT, b"mnt").unwrap().node();
+    let places = [(ROOT, "data"), (ROOT, "mnt"), (mnt, "x"), (ROOT, "file")];
+    let known = places.map(|(folder, name)| driver.lookup(folder, name.as_bytes()).unwrap().node());
+    fs::create_dir_all(host.path().join("data/of-the-host")).unwrap();
+    fs::create_dir_all(host.path().join("mnt/x")).unwrap();
+    fs::write(host.path().join("file"), b"of the host").unwrap();
+
+    for ((folder, name), node) in places.into_iter().zip(known) {
+        assert_eq!(driver.lookup(folder, name.as_bytes()).unwrap().node(), node, "{name}");
+        assert_eq!(listed_node(&mut driver, folder, name), node, "{name}");
+    }
+    assert_eq!(sorted_names(&mut driver, ROOT), [".", "..", "data", "file", "mnt"]);
+    // The host's own are not touched through those.
+    assert_eq!(driver.rmdir(ROOT, b"data").unwrap_err(), EBUSY);
+    assert_eq!(driver.unlink(ROOT, b"file").unwrap_err(), EBUSY);
+    assert_eq!(driver.mkdir(ROOT, b"data", 0o755).unwrap_err(), EEXIST);
+    driver.mkdir(ROOT, b"other", 0o755).unwrap();
+    assert_eq!(driver.rename((ROOT, b"other"), (ROOT, b"data"), 0).unwrap_err(), EBUSY);
+}
+
+/// Lookups of either kind count, and those that READDIRPLUS gives as well.
+#[test]
+fn the_hosts_own_is_there_once_the_guest_has_forgotten_the_mount_point() {
+    let (host, mut driver) = over_a_folder(vec![VirtualEntry::folder("/data"), VirtualEntry::folder("/mnt/x")]);
+    let data = listed_node(&mut driver, ROOT, "data");
+    fs::create_dir(host.path().join("data")).unwrap();
+    assert_eq!(listed_node(&mut driver, ROOT, "data"), data);
+    assert_eq!(driver.lookup(ROOT, b"data").unwrap().node(), data);
+    driver.list(ROOT, 4096).unwrap();
+    driver.forget(data, 2);
+    assert_eq!(driver.lookup(ROOT, b"data").unwrap().node(), data);
+    driver.forget(data, 2);
+    let of_host = driver.lookup(ROOT, b"data").unwrap().node();
+    assert_ne!(of_host, data);
+    assert_eq!(listed_node(&mut driver, ROOT, "data"), of_host);
+
+    // A guest that starts again knows nothing.
+    let mnt = driver.lookup(ROOT, b"mnt").unwrap().node();
+    fs::create_dir(host.path().join("mnt")).unwrap();
+    driver.init();
+    assert_ne!(driver.lookup(ROOT, b"mnt").unwrap().node(), mnt);
+}
+
+/// As any folder that the host removes it is another one then. Nothing can be made in that.
+#[test]
+fn a_folder_that_the_host_removes_is_a_virtual_one_from_then_on() {
+    let (host, mut driver) = over_a_folder(vec![VirtualEntry::folder("/data")]);
+    fs::create_dir(host.path().join("data")).unwrap();
+    let of_host = driver.lookup(ROOT, b"data").unwrap().node();
+    fs::remove_dir(host.path().join("data")).unwrap();
+    let node = driver.lookup(ROOT, b"data").unwrap().node();
+    assert_ne!(node, of_host);
+    assert_eq!(driver.mkdir(node, b"new", 0o755).unwrap_err(), EROFS);
+    fs::create_dir(host.path().join("data")).unwrap();
+    assert_eq!(driver.lookup(ROOT, b"data").unwrap().node(), node);
+}
+
+/// With the kernel of this machine for the guest's.
+#[test]
+fn what_is_mounted_stays_when_the_host_makes_a_folder_of_that_name() {
+    let (host, mount_point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = PassthroughConfig {
+        cache: CachePolicy::None,
+        ..PassthroughConfig::default()
+    };
+    let entries = vec![VirtualEntry::folder("/data"), VirtualEntry::folder("/mnt/x")];
+    let overlay = Overlay::new(Passthrough::new(host.path(), config).unwrap(), entries).unwrap();
+    let Some(guest) = Mounted::new(mount_point.path(), overlay) else {
+        return;
+    };
+    let places = ["data", "mnt/x"].map(|place| mount_point.path().join(place));
+    for place in &places {
+        rustix::mount::mount(c"none", place, c"tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        fs::write(place.join("file"), b"in the volume").unwrap();
+    }
+    fs::create_dir(host.path().join("data")).unwrap();
+    fs::create_dir_all(host.path().join("mnt/x")).unwrap();
+    assert_eq!(fs::read_dir(mount_point.path()).unwrap().count(), 2);
+    for place in &places {
+        assert_eq!(fs::read(place.join("file")).unwrap(), b"in the volume", "{place:?}");
+        rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    drop(guest);
 }
 
 /// A single file of the host is bound over such a one.
@@ -176,8 +299,8 @@ fn an_empty_file_is_there_until_the_host_has_one() {
         VirtualEntry::empty_file("/etc/app/conf"),
         VirtualEntry::empty_file("/one"),
     ];
-    let mut driver = mounted(Overlay::new(MemoryFs::new(1 << 20), entries).unwrap());
-    assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "etc", "one"]);
+    let (host, mut driver) = over_a_folder(entries);
+    assert_eq!(sorted_names(&mut driver, ROOT), [".", "..", "etc", "one"]);
     let app = driver.lookup(ROOT, b"etc").unwrap().node();
     let app = driver.lookup(app, b"app").unwrap().node();
     let conf = driver.lookup(app, b"conf").unwrap();
@@ -186,12 +309,14 @@ fn an_empty_file_is_there_until_the_host_has_one() {
     assert_eq!(driver.read(conf.node(), handle, 0, 100).unwrap(), b"");
     assert_eq!(driver.open(conf.node(), 0o2).unwrap_err(), EROFS);
     assert_eq!(driver.unlink(ROOT, b"one").unwrap_err(), EBUSY);
+    let exclusive = libc::O_RDWR | libc::O_EXCL;
+    assert_eq!(driver.create(ROOT, b"one", 0o600, exclusive).unwrap_err(), EEXIST);
 
-    let (of_host, handle) = driver.create(ROOT, b"one", 0o600, 0o2).unwrap();
-    driver.write(of_host.node(), handle, 0, b"of the host", 0).unwrap();
-    let looked_up = driver.lookup(ROOT, b"one").unwrap();
-    assert_eq!((looked_up.node(), looked_up.attr().size()), (of_host.node(), 11));
-    assert_eq!(driver.list(ROOT, 4096).unwrap(), [".", "..", "one", "etc"]);
+    fs::write(host.path().join("one"), b"of the host").unwrap();
+    assert_eq!(driver.lookup(ROOT, b"one").unwrap().attr().size(), 11);
+    assert_eq!(sorted_names(&mut driver, ROOT), [".", "..", "etc", "one"]);
+    driver.unlink(ROOT, b"one").unwrap();
+    assert_eq!(driver.lookup(ROOT, b"one").unwrap().attr().size(), 0);
 }
 
 /// A guest may start from the host's own root. Its `/proc` is out of reach, and the guest mounts one of its own there.

@@ -72,6 +72,7 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
 
     fn unmounted(&mut self) {
         self.anchors.clear();
+        self.held.clear();
         self.inner.unmounted();
     }
 
@@ -80,7 +81,9 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn forget(&mut self, node: NodeId, count: u64) {
-        if !is_virtual(node) {
+        if let Some(index) = tree::index(node.0) {
+            self.let_go(index, count);
+        } else {
             self.forgotten(node, count);
             self.inner.forget(node, count);
         }

@@ -7,8 +7,10 @@ use fuse_wire::Name;
 use super::Overlay;
 use super::tree::{self, Index};
 use crate::errno::{Errno, Result};
-use crate::numbered::push_numbered;
-use crate::{DirEntry, DirSink, Entry, FileSystem, Handle, NodeId};
+use crate::{DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, NodeId};
+
+/// What a virtual folder has before its children.
+const DOTS: [&[u8]; 2] = [b".", b".."];
 
 /// Offsets of virtual entries, where no file system has any: hashes reach here by chance of 2^-51, and the end of a
 /// folder is 2^63 - 1 on some.
@@ -25,7 +27,21 @@ fn virtual_done(offset: u64, count: usize) -> Option<usize> {
 struct Child {
     name: Vec<u8>,
     hidden: bool,
+    /// The guest knows the virtual one, and is to see no other.
+    held: bool,
     index: Index,
+    entry: Entry,
+}
+
+impl Child {
+    fn dirent(&self, offset: u64) -> DirEntry<'_> {
+        DirEntry {
+            ino: self.entry.attr.ino,
+            offset,
+            kind: Some(self.entry.attr.kind()),
+            name: &self.name,
+        }
+    }
 }
 
 /// Stands between the file system underneath and the guest's buffer.
@@ -33,10 +49,35 @@ struct Filter<'a> {
     sink: &'a mut dyn DirSink,
     /// Names that the tree has too.
     known: &'a [Child],
-    /// What the guest now knows, and what it does not though it was looked up.
+    /// What the guest now knows of the file system underneath, and of the tree.
     shown: Vec<(Entry, Index)>,
-    hidden: Vec<NodeId>,
+    given: Vec<Index>,
+    /// What the guest does not know though it was looked up.
+    kept_back: Vec<NodeId>,
     refused: bool,
+}
+
+impl<'a> Filter<'a> {
+    fn new(sink: &'a mut dyn DirSink, known: &'a [Child]) -> Self {
+        Self {
+            sink,
+            known,
+            shown: Vec::new(),
+            given: Vec::new(),
+            kept_back: Vec::new(),
+            refused: false,
+        }
+    }
+
+    /// Lists the virtual one in the place of the host's.
+    fn push_held(&mut self, child: &Child, offset: u64, entry: Option<&Entry>) -> bool {
+        let pushed = self.sink.push(&child.dirent(offset), Some(&child.entry));
+        if pushed {
+            self.given.push(child.index);
+            self.kept_back.extend(entry.map(|entry| entry.node));
+        }
+        pushed
+    }
 }
 
 impl DirSink for Filter<'_> {
@@ -46,14 +87,19 @@ impl DirSink for Filter<'_> {
 
     fn push(&mut self, dirent: &DirEntry<'_>, entry: Option<&Entry>) -> bool {
         let known = self.known.iter().find(|child| child.name == dirent.name);
-        if known.is_some_and(|child| child.hidden) {
-            self.hidden.extend(entry.map(|entry| entry.node));
-            return true;
-        }
-        let pushed = self.sink.push(dirent, entry);
-        if let (true, Some(entry), Some(child)) = (pushed, entry, known) {
-            self.shown.push((*entry, child.index));
-        }
+        let pushed = match (known, entry) {
+            (Some(child), _) if child.hidden => {
+                self.kept_back.extend(entry.map(|entry| entry.node));
+                return true;
+            }
+            (Some(child), _) if child.held => self.push_held(child, dirent.offset, entry),
+            (Some(child), Some(shown)) => {
+                let pushed = self.sink.push(dirent, entry);
+                self.shown.extend(pushed.then_some((*shown, child.index)));
+                pushed
+            }
+            _ => self.sink.push(dirent, entry),
+        };
         self.refused |= !pushed;
         pushed
     }
@@ -69,7 +115,7 @@ impl<F: FileSystem> Overlay<F> {
         sink: &mut dyn DirSink,
     ) -> Result<()> {
         if let Some(folder) = tree::index(node.0) {
-            return self.list_virtual(folder, offset, sink);
+            return self.list_virtual(folder, offset, plus, sink);
         }
         let Some(folder) = self.anchor(node) else {
             return self.list_inner(node, handle, offset, plus, sink);
@@ -79,10 +125,10 @@ impl<F: FileSystem> Overlay<F> {
         if done.is_none() && !self.list_filtered(node, handle, offset, plus, &known, sink)? {
             return Ok(());
         }
-        self.list_missing(node, done.unwrap_or(0), &known, sink)
+        self.list_missing(node, done.unwrap_or(0), plus, &known, sink)
     }
 
-    /// What is underneath, without what is hidden there. False when not all of it fitted.
+    /// What is underneath, without what the guest is not to see of it. False when not all of it fitted.
     fn list_filtered(
         &mut self,
         node: NodeId,
@@ -92,21 +138,22 @@ impl<F: FileSystem> Overlay<F> {
         known: &[Child],
         sink: &mut dyn DirSink,
     ) -> Result<bool> {
-        let mut filter = Filter {
-            sink,
-            known,
-            shown: Vec::new(),
-            hidden: Vec::new(),
-            refused: false,
-        };
+        let mut filter = Filter::new(sink, known);
         let listed = self.list_inner(node, handle, offset, plus, &mut filter);
         let Filter {
-            shown, hidden, refused, ..
+            shown,
+            given,
+            kept_back,
+            refused,
+            ..
         } = filter;
         for (entry, index) in shown {
             self.looked_up(&entry, index);
         }
-        for node in hidden {
+        for index in given.into_iter().filter(|_| plus) {
+            self.hold(index);
+        }
+        for node in kept_back {
             self.inner.forget(node, 1);
         }
         listed.map(|()| !refused)
@@ -133,31 +180,40 @@ impl<F: FileSystem> Overlay<F> {
             Some(Child {
                 name: node.name.clone(),
                 hidden: node.hidden,
+                held: self.is_held(*index),
                 index: *index,
+                entry: self.tree.entry(*index)?,
             })
         };
         children.iter().filter_map(child).collect()
     }
 
     /// Mount points that the host does not have, after all that it has, without the first `done`.
-    fn list_missing(&mut self, node: NodeId, done: usize, known: &[Child], sink: &mut dyn DirSink) -> Result<()> {
+    fn list_missing(
+        &mut self,
+        node: NodeId,
+        done: usize,
+        plus: bool,
+        known: &[Child],
+        sink: &mut dyn DirSink,
+    ) -> Result<()> {
         for (number, child) in known.iter().enumerate().skip(done) {
             if child.hidden || self.host_has(node, &child.name)? {
                 continue;
             }
-            let entry = self.tree.entry(child.index).ok_or(Errno::EIO)?;
-            let offset = FIRST_OFFSET + number as u64 + 1;
-            let dirent = DirEntry {
-                ino: entry.attr.ino,
-                offset,
-                kind: Some(entry.attr.kind()),
-                name: &child.name,
-            };
-            if !sink.push(&dirent, Some(&entry)) {
+            if !self.push_virtual(child, FIRST_OFFSET + number as u64 + 1, plus, sink) {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn push_virtual(&mut self, child: &Child, offset: u64, plus: bool, sink: &mut dyn DirSink) -> bool {
+        let pushed = sink.push(&child.dirent(offset), Some(&child.entry));
+        if pushed && plus {
+            self.hold(child.index);
+        }
+        pushed
     }
 
     fn host_has(&mut self, folder: NodeId, name: &[u8]) -> Result<bool> {
@@ -175,23 +231,27 @@ impl<F: FileSystem> Overlay<F> {
         }
     }
 
-    fn list_virtual(&mut self, folder: Index, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
-        let here = self.tree.entry(folder).ok_or(Errno::ESTALE)?;
-        let dots = [(b"." as &[u8], here, false), (b"..", here, false)];
-        let children = self.children(folder);
-        let children = children
-            .iter()
-            .filter_map(|child| Some((child.name.as_slice(), self.tree.entry(child.index)?, true)));
-        push_numbered(dots.into_iter().chain(children), offset, sink, |listed, offset| {
-            let (name, entry, counts) = listed;
+    fn list_virtual(&mut self, folder: Index, offset: u64, plus: bool, sink: &mut dyn DirSink) -> Result<()> {
+        let ino = self.tree.attr(folder).ok_or(Errno::ESTALE)?.ino;
+        let done = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (number, name) in DOTS.into_iter().enumerate().skip(done) {
             let dirent = DirEntry {
-                ino: entry.attr.ino,
-                offset,
-                kind: Some(entry.attr.kind()),
+                ino,
+                offset: number as u64 + 1,
+                kind: Some(FileKind::Directory),
                 name,
             };
-            (dirent, counts.then_some(entry))
-        });
+            if !sink.push(&dirent, None) {
+                return Ok(());
+            }
+        }
+        let children = self.children(folder);
+        for (number, child) in children.iter().enumerate().skip(done.saturating_sub(DOTS.len())) {
+            let offset = (DOTS.len() + number) as u64 + 1;
+            if !self.push_virtual(child, offset, plus, sink) {
+                break;
+            }
+        }
         Ok(())
     }
 }

@@ -51,6 +51,8 @@ pub struct Overlay<F> {
     tree: Tree,
     /// Folders underneath that have virtual files in them, and how often the guest looked them up.
     anchors: HashMap<NodeId, Anchor>,
+    /// Virtual nodes that the guest knows, and how often it looked them up.
+    held: HashMap<Index, u64>,
     report: Option<Box<dyn FnMut(GuestReport) + Send>>,
 }
 
@@ -70,6 +72,7 @@ impl<F: FileSystem> Overlay<F> {
             inner,
             tree: Tree::new(entries)?,
             anchors: HashMap::new(),
+            held: HashMap::new(),
             report: None,
         })
     }
@@ -103,16 +106,21 @@ impl<F: FileSystem> Overlay<F> {
         self.tree.get(index).is_some_and(|node| node.hidden)
     }
 
+    fn is_held(&self, index: Index) -> bool {
+        self.held.contains_key(&index)
+    }
+
     fn find(&mut self, parent: NodeId, name: fuse_wire::Name<'_>) -> Result<Entry> {
         if let Some(folder) = tree::index(parent.0) {
             let child = self.tree.child(folder, name.to_bytes()).ok_or(Errno::ENOENT)?;
-            return self.tree.entry(child).ok_or(Errno::ENOENT);
+            return self.give(child);
         }
         let Some(child) = self.virtual_child(parent, name.to_bytes()) else {
             return self.inner.lookup(parent, name);
         };
-        if self.is_hidden(child) {
-            return self.tree.entry(child).ok_or(Errno::ENOENT);
+        // Another node for the name would take away what the guest has mounted there, whatever the host has by now.
+        if self.is_hidden(child) || self.is_held(child) {
+            return self.give(child);
         }
         match self.inner.lookup(parent, name) {
             Ok(entry) => {
@@ -120,8 +128,29 @@ impl<F: FileSystem> Overlay<F> {
                 Ok(entry)
             }
             // A pseudo file system of the host is out of reach; the guest mounts its own there.
-            Err(Errno::ENOENT | Errno::EACCES) => self.tree.entry(child).ok_or(Errno::ENOENT),
+            Err(Errno::ENOENT | Errno::EACCES) => self.give(child),
             Err(errno) => Err(errno),
+        }
+    }
+
+    /// The answer to a lookup of what is virtual.
+    fn give(&mut self, index: Index) -> Result<Entry> {
+        let entry = self.tree.entry(index).ok_or(Errno::ENOENT)?;
+        self.hold(index);
+        Ok(entry)
+    }
+
+    fn hold(&mut self, index: Index) {
+        let lookups = self.held.entry(index).or_default();
+        *lookups = lookups.saturating_add(1);
+    }
+
+    fn let_go(&mut self, index: Index, count: u64) {
+        if let Some(lookups) = self.held.get_mut(&index) {
+            *lookups = lookups.saturating_sub(count);
+            if *lookups == 0 {
+                self.held.remove(&index);
+            }
         }
     }
 
@@ -143,14 +172,14 @@ impl<F: FileSystem> Overlay<F> {
         }
     }
 
-    /// Refuses to make `name` where a virtual file hides it, or in a virtual folder.
+    /// Refuses to make anything in a virtual folder, or a name of the tree: to the guest those are all there.
     fn may_make(&self, parent: NodeId, name: fuse_wire::Name<'_>) -> Result<()> {
         if tree::index(parent.0).is_some() {
             return Err(Errno::EROFS);
         }
         match self.virtual_child(parent, name.to_bytes()) {
-            Some(child) if self.is_hidden(child) => Err(Errno::EEXIST),
-            _ => Ok(()),
+            Some(_) => Err(Errno::EEXIST),
+            None => Ok(()),
         }
     }
 
@@ -160,7 +189,7 @@ impl<F: FileSystem> Overlay<F> {
             return Err(Errno::EROFS);
         }
         match self.virtual_child(parent, name.to_bytes()) {
-            Some(child) if self.is_hidden(child) => Err(Errno::EBUSY),
+            Some(child) if self.is_hidden(child) || self.is_held(child) => Err(Errno::EBUSY),
             _ => Ok(()),
         }
     }

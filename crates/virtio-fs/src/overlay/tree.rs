@@ -81,7 +81,7 @@ impl VirtualEntry {
     }
 
     /// An empty folder to mount something on. It is there, and listed, only where the host has nothing of that name; so
-    /// are the folders that lead to it.
+    /// are the folders that lead to it. A guest that has looked it up keeps it, whatever the host makes, until it forgets it.
     #[must_use]
     pub fn folder(path: impl Into<String>) -> Self {
         Self {
@@ -90,8 +90,7 @@ impl VirtualEntry {
         }
     }
 
-    /// An empty file to bind another one over. It is there, and listed, only where the host has nothing of that name; so
-    /// are the folders that lead to it.
+    /// An empty file to bind another one over. It is there, and kept by a guest that knows it, as a [`folder`](Self::folder).
     #[must_use]
     pub fn empty_file(path: impl Into<String>) -> Self {
         Self {

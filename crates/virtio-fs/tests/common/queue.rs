@@ -31,6 +31,16 @@ pub(crate) struct Driver {
     unique: u64,
 }
 
+/// An entry of READDIRPLUS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    /// What the name leads to, looked up once more; 0 where that is left open.
+    pub(crate) node: u64,
+    /// Where the listing goes on behind it.
+    pub(crate) next: u64,
+}
+
 /// The device's side of a ring.
 pub(crate) fn device_ring(ring: &SplitRing) -> Ring {
     let mut queue = Queue::new(ring.size()).unwrap();
@@ -296,6 +306,23 @@ impl Driver {
             at += (24 + name_len).next_multiple_of(8);
         }
         Ok(names)
+    }
+
+    /// One reply of READDIRPLUS, `size` bytes of it.
+    pub(crate) fn list_plus(&mut self, node: u64, handle: u64, offset: u64, size: u32) -> Result<Vec<Listed>, i32> {
+        let body = Body::new().u64(handle).u64(offset).u32(size).u32(0).u64(0).u64(0);
+        let reply = self.call_with_room(op::READDIRPLUS, node, &body.0, 16 + size as usize)?;
+        let (mut listed, mut at) = (Vec::new(), 0);
+        while at < reply.len() {
+            let name_len = u32_at(&reply, at + 144) as usize;
+            listed.push(Listed {
+                name: String::from_utf8(reply[at + 152..at + 152 + name_len].to_vec()).unwrap(),
+                node: u64_at(&reply, at),
+                next: u64_at(&reply, at + 136),
+            });
+            at += (152 + name_len).next_multiple_of(8);
+        }
+        Ok(listed)
     }
 
     pub(crate) fn getxattr(&mut self, node: u64, name: &[u8], size: u32) -> Reply {
