@@ -24,6 +24,9 @@ const EINVAL: i32 = 22;
 const ENOTTY: i32 = 25;
 const EROFS: i32 = 30;
 const ENOSYS: i32 = 38;
+const ENOTEMPTY: i32 = 39;
+
+const RENAME_EXCHANGE: u32 = 2;
 
 fn entries() -> Vec<VirtualEntry> {
     vec![
@@ -262,6 +265,37 @@ fn a_folder_that_the_host_removes_is_a_virtual_one_from_then_on() {
     assert_eq!(driver.mkdir(node, b"new", 0o755).unwrap_err(), EROFS);
     fs::create_dir(host.path().join("data")).unwrap();
     assert_eq!(driver.lookup(ROOT, b"data").unwrap().node(), node);
+}
+
+/// To the guest it is not empty, and what is virtual in it has one place.
+#[test]
+fn a_folder_of_the_host_with_a_mount_point_in_it_is_neither_removed_nor_replaced_nor_moved() {
+    let (host, mut driver) = over_a_folder(vec![VirtualEntry::folder("/mnt/x/y"), VirtualEntry::folder("/data")]);
+    fs::create_dir_all(host.path().join("mnt/x")).unwrap();
+    fs::create_dir(host.path().join("other")).unwrap();
+    let mnt = driver.lookup(ROOT, b"mnt").unwrap().node();
+    let [at, inside, other] = [(ROOT, b"mnt".as_slice()), (mnt, b"x"), (ROOT, b"other")];
+    for place in [at, inside] {
+        assert_eq!(driver.rmdir(place.0, place.1).unwrap_err(), ENOTEMPTY);
+        assert_eq!(driver.rename(other, place, 0).unwrap_err(), ENOTEMPTY);
+        assert_eq!(driver.rename(place, (ROOT, b"elsewhere"), 0).unwrap_err(), EBUSY);
+        for (from, to) in [(place, other), (other, place)] {
+            assert_eq!(driver.rename(from, to, RENAME_EXCHANGE).unwrap_err(), EBUSY);
+        }
+    }
+    assert!(host.path().join("mnt/x").is_dir() && host.path().join("other").is_dir());
+
+    // Where nothing is virtual in it, it is the guest's to remove.
+    fs::create_dir(host.path().join("data")).unwrap();
+    driver.rename((ROOT, b"data"), (ROOT, b"moved"), 0).unwrap();
+    fs::create_dir(host.path().join("data")).unwrap();
+    driver.rename(other, (ROOT, b"data"), 0).unwrap();
+    driver.rmdir(ROOT, b"data").unwrap();
+    // And so is a file of the host that has the name of a folder.
+    fs::remove_dir_all(host.path().join("mnt")).unwrap();
+    fs::write(host.path().join("mnt"), b"a file").unwrap();
+    driver.rename(at, (ROOT, b"file"), 0).unwrap();
+    assert_eq!(driver.rename((ROOT, b"file"), at, 0).unwrap_err(), EBUSY);
 }
 
 /// With the kernel of this machine for the guest's.

@@ -120,15 +120,13 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
     }
 
     fn unlink(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.may_remove(parent, name)?;
-        let done = self.inner.unlink(parent, name);
-        self.removed(parent, name, done)
+        self.may_remove(parent, name, Errno::EISDIR)?;
+        self.inner.unlink(parent, name)
     }
 
     fn rmdir(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
-        self.may_remove(parent, name)?;
-        let done = self.inner.rmdir(parent, name);
-        self.removed(parent, name, done)
+        self.may_remove(parent, name, Errno::ENOTEMPTY)?;
+        self.inner.rmdir(parent, name)
     }
 
     fn rename(
@@ -139,10 +137,14 @@ impl<F: FileSystem> FileSystem for Overlay<F> {
         new_name: Name<'_>,
         flags: u32,
     ) -> Result<()> {
-        self.may_remove(parent, name)?;
-        self.may_remove(new_parent, new_name)?;
-        let done = self.inner.rename(parent, name, new_parent, new_name, flags);
-        self.removed(parent, name, done)
+        // What is virtual has its place in the tree, and does not move along.
+        let replaced = match flags {
+            libc::RENAME_EXCHANGE => Errno::EBUSY,
+            _ => Errno::ENOTEMPTY,
+        };
+        self.may_remove(parent, name, Errno::EBUSY)?;
+        self.may_remove(new_parent, new_name, replaced)?;
+        self.inner.rename(parent, name, new_parent, new_name, flags)
     }
 
     fn link(&mut self, node: NodeId, new_parent: NodeId, new_name: Name<'_>) -> Result<Entry> {

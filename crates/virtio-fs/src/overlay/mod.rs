@@ -106,6 +106,10 @@ impl<F: FileSystem> Overlay<F> {
         self.tree.get(index).is_some_and(|node| node.hidden)
     }
 
+    fn goes_on(&self, index: Index) -> bool {
+        self.tree.get(index).is_some_and(|node| !node.children.is_empty())
+    }
+
     fn is_held(&self, index: Index) -> bool {
         self.held.contains_key(&index)
     }
@@ -156,8 +160,7 @@ impl<F: FileSystem> Overlay<F> {
 
     /// The host has a folder where the tree goes on.
     fn looked_up(&mut self, entry: &Entry, index: Index) {
-        let goes_on = self.tree.get(index).is_some_and(|node| !node.children.is_empty());
-        if goes_on && entry.attr.kind() == FileKind::Directory {
+        if self.goes_on(index) && entry.attr.kind() == FileKind::Directory {
             let anchor = self.anchors.entry(entry.node).or_insert(Anchor { index, lookups: 0 });
             anchor.lookups = anchor.lookups.saturating_add(1);
         }
@@ -183,22 +186,26 @@ impl<F: FileSystem> Overlay<F> {
         }
     }
 
-    /// Refuses to remove or replace what is virtual.
-    fn may_remove(&self, parent: NodeId, name: fuse_wire::Name<'_>) -> Result<()> {
+    /// Refuses to remove, move or replace what is virtual, and with `occupied` a folder of the host in which that is.
+    fn may_remove(&mut self, parent: NodeId, name: fuse_wire::Name<'_>, occupied: Errno) -> Result<()> {
         if tree::index(parent.0).is_some() {
             return Err(Errno::EROFS);
         }
-        match self.virtual_child(parent, name.to_bytes()) {
-            Some(child) if self.is_hidden(child) || self.is_held(child) => Err(Errno::EBUSY),
-            _ => Ok(()),
+        let Some(child) = self.virtual_child(parent, name.to_bytes()) else {
+            return Ok(());
+        };
+        if self.is_hidden(child) || self.is_held(child) {
+            return Err(Errno::EBUSY);
         }
-    }
-
-    /// A virtual folder cannot be removed; underneath there is nothing of that name.
-    fn removed(&self, parent: NodeId, name: fuse_wire::Name<'_>, done: Result<()>) -> Result<()> {
-        match done {
-            Err(Errno::ENOENT) if self.virtual_child(parent, name.to_bytes()).is_some() => Err(Errno::EBUSY),
-            done => done,
+        match self.inner.lookup(parent, name) {
+            Ok(entry) => {
+                self.inner.forget(entry.node, 1);
+                let is_occupied = self.goes_on(child) && entry.attr.kind() == FileKind::Directory;
+                if is_occupied { Err(occupied) } else { Ok(()) }
+            }
+            // As with a lookup: it is the virtual one that is there.
+            Err(Errno::ENOENT | Errno::EACCES) => Err(Errno::EBUSY),
+            Err(errno) => Err(errno),
         }
     }
 
