@@ -1,6 +1,5 @@
 //! [`MemoryFs`] as a back-end.
 
-use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
@@ -8,7 +7,6 @@ use fuse_wire::{InitFlags, Name, OpenOutFlags, WriteFlags};
 use super::MemoryFs;
 use super::inode::{Body, Inode, XATTR_COST};
 use crate::errno::{Errno, Result};
-use crate::numbered::push_numbered;
 use crate::{
     Attr, Change, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle, NodeId, Opened,
     Options, StatFs, TimeChange,
@@ -32,24 +30,20 @@ impl MemoryFs {
         if self.is_within(to.0, one) || self.is_within(from.0, other) {
             return Err(Errno::EINVAL);
         }
-        self.entries_mut(from.0)?.insert(from.1.into(), other);
-        self.entries_mut(to.0)?.insert(to.1.into(), one);
+        self.folder_mut(from.0)?.insert(from.1, other);
+        self.folder_mut(to.0)?.insert(to.1, one);
         self.set_parent(one, from.0, to.0)?;
         self.set_parent(other, to.0, from.0)
     }
 
-    /// What stands in the way of a rename goes, if it may.
-    fn replace(&mut self, moved: NodeId, to: (NodeId, &[u8])) -> Result<()> {
-        let Ok(old) = self.child(to.0, to.1) else { return Ok(()) };
-        let (moves_folder, old_inode) = (self.inode(moved)?.is_folder(), self.inode(old)?);
-        match (&old_inode.body, moves_folder) {
-            (Body::Folder { entries, .. }, true) if !entries.is_empty() => return Err(Errno::ENOTEMPTY),
-            (Body::Folder { .. }, true) => {}
-            (Body::Folder { .. }, false) => return Err(Errno::EISDIR),
-            (_, true) => return Err(Errno::ENOTDIR),
-            (_, false) => {}
+    /// Whether `moved` may take the name of `old`.
+    fn may_replace(&self, moved: NodeId, old: NodeId) -> Result<()> {
+        match (&self.inode(old)?.body, self.inode(moved)?.is_folder()) {
+            (Body::Folder(folder), true) if !folder.is_empty() => Err(Errno::ENOTEMPTY),
+            (Body::Folder(_), false) => Err(Errno::EISDIR),
+            (Body::Folder(_), true) | (_, false) => Ok(()),
+            (_, true) => Err(Errno::ENOTDIR),
         }
-        self.unname(to.0, to.1)
     }
 
     /// A folder's bit says whose group new files have.
@@ -148,16 +142,7 @@ impl FileSystem for MemoryFs {
     }
 
     fn mkdir(&mut self, by: &Context, parent: NodeId, name: Name<'_>, mode: u32) -> Result<Entry> {
-        let node = self.make(
-            by,
-            parent,
-            name,
-            mode,
-            Body::Folder {
-                entries: BTreeMap::new(),
-                parent,
-            },
-        )?;
+        let node = self.make(by, parent, name, mode, Body::folder(parent))?;
         self.entry(node)
     }
 
@@ -170,8 +155,8 @@ impl FileSystem for MemoryFs {
 
     fn rmdir(&mut self, parent: NodeId, name: Name<'_>) -> Result<()> {
         match &self.inode(self.child(parent, name.to_bytes())?)?.body {
-            Body::Folder { entries, .. } if entries.is_empty() => self.unname(parent, name.to_bytes()),
-            Body::Folder { .. } => Err(Errno::ENOTEMPTY),
+            Body::Folder(folder) if folder.is_empty() => self.unname(parent, name.to_bytes()),
+            Body::Folder(_) => Err(Errno::ENOTEMPTY),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -206,9 +191,14 @@ impl FileSystem for MemoryFs {
         if self.inode(to.0)?.nlink == 0 {
             return Err(Errno::ENOENT);
         }
-        self.replace(node, to)?;
-        self.entries_mut(from.0)?.remove(from.1);
-        self.entries_mut(to.0)?.insert(to.1.into(), node);
+        if let Some(old) = target {
+            self.may_replace(node, old)?;
+        }
+        self.folder_mut(from.0)?.remove(from.1);
+        self.folder_mut(to.0)?.insert(to.1, node);
+        if let Some(old) = target {
+            self.lost_name(to.0, old)?;
+        }
         self.set_parent(node, from.0, to.0)?;
         let now = (self.clock)();
         self.inode_mut(node)?.ctime = now;
@@ -239,7 +229,7 @@ impl FileSystem for MemoryFs {
     fn open(&mut self, node: NodeId, flags: u32, kill_suidgid: bool) -> Result<Opened> {
         match &self.inode(node)?.body {
             Body::File(_) => {}
-            Body::Folder { .. } => return Err(Errno::EISDIR),
+            Body::Folder(_) => return Err(Errno::EISDIR),
             _ => return Err(Errno::ENXIO),
         }
         if flags.cast_signed() & libc::O_TRUNC != 0 {
@@ -264,7 +254,7 @@ impl FileSystem for MemoryFs {
     }
 
     fn tmpfile(&mut self, by: &Context, parent: NodeId, mode: u32, _flags: u32) -> Result<(Entry, Opened)> {
-        self.entries(parent)?;
+        self.folder(parent)?;
         if self.inodes.len() >= self.max_inodes {
             return Err(Errno::ENOSPC);
         }
@@ -329,29 +319,27 @@ impl FileSystem for MemoryFs {
     }
 
     fn opendir(&mut self, node: NodeId, _flags: u32) -> Result<Opened> {
-        self.entries(node)?;
+        self.folder(node)?;
         self.opened(node)
     }
 
-    /// The offset of an entry is its number in the order of names. Names that come and go between two requests move the
-    /// others, so a folder that changes while it is listed may show a name twice or leave one out.
+    /// The offset of an entry is its number in the folder: what was there all along is listed once, whatever comes and goes
+    /// meanwhile.
     fn readdir(&mut self, node: NodeId, _handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
-        let Body::Folder { entries, parent } = &self.inode(node)?.body else {
-            return Err(Errno::ENOTDIR);
-        };
-        let dots: [(&[u8], NodeId); 2] = [(b".", node), (b"..", *parent)];
-        let all = dots
-            .into_iter()
-            .chain(entries.iter().map(|(name, node)| (&**name, *node)));
-        push_numbered(all, offset, sink, |(name, node), offset| {
+        let folder = self.folder(node)?;
+        let dots: [(u64, &[u8], NodeId); 2] = [(1, b".", node), (2, b"..", folder.parent)];
+        let dots = dots.into_iter().filter(|(number, ..)| *number > offset);
+        for (number, name, node) in dots.chain(folder.behind(offset)) {
             let dirent = DirEntry {
                 ino: node.0,
-                offset,
+                offset: number,
                 kind: self.inode(node).map(|inode| inode.attr(node).kind()).ok(),
                 name,
             };
-            (dirent, None)
-        });
+            if !sink.push(&dirent, None) {
+                break;
+            }
+        }
         Ok(())
     }
 

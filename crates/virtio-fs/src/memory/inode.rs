@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::folder::Folder;
 use crate::{Attr, FileKind, NodeId, Timestamp};
 
 /// An extended attribute (xattr) takes about this many bytes besides its name and its value.
@@ -10,21 +11,23 @@ pub(super) const XATTR_COST: usize = 64;
 #[derive(Debug)]
 pub(super) enum Body {
     File(Vec<u8>),
-    /// Entries by name, and the folder above.
-    Folder {
-        entries: BTreeMap<Box<[u8]>, NodeId>,
-        parent: NodeId,
-    },
+    /// Apart, as it is larger than the rest.
+    Folder(Box<Folder>),
     Link(Box<[u8]>),
     /// A pipe, a socket or a device node: there is nothing in it.
     Special(FileKind, (u32, u32)),
 }
 
 impl Body {
+    /// An empty folder in `parent`.
+    pub(super) fn folder(parent: NodeId) -> Self {
+        Self::Folder(Box::new(Folder::new(parent)))
+    }
+
     fn kind(&self) -> FileKind {
         match self {
             Self::File(_) => FileKind::Regular,
-            Self::Folder { .. } => FileKind::Directory,
+            Self::Folder(_) => FileKind::Directory,
             Self::Link(_) => FileKind::Symlink,
             Self::Special(kind, _) => *kind,
         }
@@ -34,7 +37,7 @@ impl Body {
         match self {
             Self::File(bytes) => bytes.len() as u64,
             Self::Link(target) => target.len() as u64,
-            Self::Folder { entries, .. } => entries.len() as u64,
+            Self::Folder(folder) => folder.len() as u64,
             Self::Special(..) => 0,
         }
     }
@@ -90,6 +93,6 @@ impl Inode {
     }
 
     pub(super) fn is_folder(&self) -> bool {
-        matches!(self.body, Body::Folder { .. })
+        matches!(self.body, Body::Folder(_))
     }
 }

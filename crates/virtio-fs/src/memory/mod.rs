@@ -1,6 +1,7 @@
 //! A tree of files in memory: for tests, for scratch space, and as an example of a back-end with everything in it.
 
 mod back_end;
+mod folder;
 mod inode;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +11,7 @@ use fuse_wire::Name;
 
 use crate::errno::{Errno, Result};
 use crate::{Context, Entry, NodeId, Timestamp};
+use folder::Folder;
 use inode::{Body, Inode};
 
 /// A file system in memory. What it holds is bounded; a guest that fills it gets ENOSPC.
@@ -50,11 +52,7 @@ impl MemoryFs {
             names: 0,
             clock,
         };
-        let body = Body::Folder {
-            entries: BTreeMap::new(),
-            parent: NodeId::ROOT,
-        };
-        fs.insert(&Context::default(), 0o755, body);
+        fs.insert(&Context::default(), 0o755, Body::folder(NodeId::ROOT));
         fs
     }
 
@@ -65,7 +63,7 @@ impl MemoryFs {
         self.inodes.insert(
             node,
             Inode {
-                nlink: if matches!(body, Body::Folder { .. }) { 2 } else { 1 },
+                nlink: if matches!(body, Body::Folder(_)) { 2 } else { 1 },
                 body,
                 mode: mode & 0o7777,
                 uid: by.uid,
@@ -89,25 +87,26 @@ impl MemoryFs {
         self.inodes.get_mut(&node).ok_or(Errno::ESTALE)
     }
 
-    fn entries(&self, folder: NodeId) -> Result<&BTreeMap<Box<[u8]>, NodeId>> {
-        match &self.inode(folder)?.body {
-            Body::Folder { entries, .. } => Ok(entries),
+    fn folder(&self, node: NodeId) -> Result<&Folder> {
+        match &self.inode(node)?.body {
+            Body::Folder(folder) => Ok(folder),
             _ => Err(Errno::ENOTDIR),
         }
     }
 
-    fn entries_mut(&mut self, folder: NodeId) -> Result<&mut BTreeMap<Box<[u8]>, NodeId>> {
+    /// A folder in which a name is about to change.
+    fn folder_mut(&mut self, node: NodeId) -> Result<&mut Folder> {
         let now = (self.clock)();
-        let inode = self.inode_mut(folder)?;
+        let inode = self.inode_mut(node)?;
         (inode.mtime, inode.ctime) = (now, now);
         match &mut inode.body {
-            Body::Folder { entries, .. } => Ok(entries),
+            Body::Folder(folder) => Ok(folder),
             _ => Err(Errno::ENOTDIR),
         }
     }
 
     fn child(&self, folder: NodeId, name: &[u8]) -> Result<NodeId> {
-        self.entries(folder)?.get(name).copied().ok_or(Errno::ENOENT)
+        self.folder(folder)?.get(name).ok_or(Errno::ENOENT)
     }
 
     /// Counts one lookup.
@@ -141,7 +140,7 @@ impl MemoryFs {
     }
 
     fn name(&mut self, folder: NodeId, name: &[u8], node: NodeId) -> Result<()> {
-        self.entries_mut(folder)?.insert(name.into(), node);
+        self.folder_mut(folder)?.insert(name, node);
         self.names += 1;
         Ok(())
     }
@@ -160,7 +159,7 @@ impl MemoryFs {
         }
         self.check_names()?;
         self.reserve(usize::try_from(body.len()).unwrap_or(usize::MAX))?;
-        let is_folder = matches!(body, Body::Folder { .. });
+        let is_folder = matches!(body, Body::Folder(_));
         let handed_down = self.handed_down(parent)?;
         let mode = if handed_down.is_some() && is_folder {
             mode | libc::S_ISGID
@@ -182,9 +181,14 @@ impl MemoryFs {
         Ok((inode.mode & libc::S_ISGID != 0).then_some(inode.gid))
     }
 
-    /// Takes a name away. What has no names and is not used goes with it.
+    /// Takes a name away.
     fn unname(&mut self, parent: NodeId, name: &[u8]) -> Result<()> {
-        let node = self.entries_mut(parent)?.remove(name).ok_or(Errno::ENOENT)?;
+        let node = self.folder_mut(parent)?.remove(name).ok_or(Errno::ENOENT)?;
+        self.lost_name(parent, node)
+    }
+
+    /// What has no names left and is not used goes.
+    fn lost_name(&mut self, parent: NodeId, node: NodeId) -> Result<()> {
         self.names = self.names.saturating_sub(1);
         let now = (self.clock)();
         let inode = self.inode_mut(node)?;
@@ -226,17 +230,17 @@ impl MemoryFs {
                 return true;
             }
             match self.inodes.get(&at).map(|inode| &inode.body) {
-                Some(Body::Folder { parent, .. }) if *parent != at => at = *parent,
+                Some(Body::Folder(folder)) if folder.parent != at => at = folder.parent,
                 _ => return false,
             }
         }
     }
 
     fn set_parent(&mut self, node: NodeId, old: NodeId, new: NodeId) -> Result<()> {
-        let Body::Folder { parent, .. } = &mut self.inode_mut(node)?.body else {
+        let Body::Folder(folder) = &mut self.inode_mut(node)?.body else {
             return Ok(());
         };
-        *parent = new;
+        folder.parent = new;
         if old != new {
             let from = self.inode_mut(old)?;
             from.nlink = from.nlink.saturating_sub(1);
