@@ -235,7 +235,8 @@ pub trait FileSystem: Send {
     /// Lists a folder from `offset` on, which is 0 or came with an entry.
     ///
     /// # Errors
-    /// As `getdents(2)`.
+    /// As `getdents(2)`. What is in `sink` by then goes to the guest all the same, which asks for what is behind it and is told
+    /// of the error if there still is one.
     fn readdir(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
         Err(Errno::ENOTDIR)
     }
@@ -243,7 +244,7 @@ pub trait FileSystem: Send {
     /// Lists a folder and looks each name up. Asked for only where [`Options::flags`] has DO_READDIRPLUS.
     ///
     /// # Errors
-    /// As `getdents(2)`.
+    /// As [`readdir`](Self::readdir).
     fn readdirplus(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<()> {
         Err(Errno::ENOSYS)
     }

@@ -2,8 +2,12 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use common::{Driver, ROOT, mounted};
-use virtio_fs::MemoryFs;
+use virtio_fs::fuse_wire::{Name, OpenOutFlags};
+use virtio_fs::{Attr, DirEntry, DirSink, Entry, Errno, FileKind, FileSystem, Handle, MemoryFs, NodeId, Opened};
 
 /// A tree in memory with files `0` to `count - 1` in its root.
 fn in_memory(count: u32) -> Driver {
@@ -92,4 +96,102 @@ fn what_is_in_memory_all_along_is_listed_once() {
     for name in after.iter().filter(|name| !name.starts_with('.')) {
         driver.lookup(ROOT, name.as_bytes()).unwrap();
     }
+}
+
+/// A folder with names behind which there is a broken part of a disk.
+struct FailsMidway {
+    names: Vec<&'static str>,
+    /// Lookups that the guest has not taken back.
+    lookups: Arc<AtomicI64>,
+}
+
+impl FileSystem for FailsMidway {
+    fn lookup(&mut self, _: NodeId, _: Name<'_>) -> Result<Entry, Errno> {
+        Err(Errno::ENOENT)
+    }
+
+    fn forget(&mut self, _: NodeId, count: u64) {
+        self.lookups.fetch_sub(count.cast_signed(), Ordering::Relaxed);
+    }
+
+    fn getattr(&mut self, node: NodeId, _: Option<Handle>) -> Result<Attr, Errno> {
+        let mode = FileKind::Directory.mode() | 0o755;
+        Ok(Attr {
+            ino: node.0,
+            mode,
+            nlink: 2,
+            ..Attr::default()
+        })
+    }
+
+    fn opendir(&mut self, _: NodeId, _: u32) -> Result<Opened, Errno> {
+        let (handle, flags) = (Handle(1), OpenOutFlags::empty());
+        Ok(Opened { handle, flags })
+    }
+
+    fn readdir(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+        self.readdirplus(node, handle, offset, sink)
+    }
+
+    fn readdirplus(&mut self, _: NodeId, _: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+        let folder = self.getattr(NodeId::ROOT, None)?;
+        for (number, name) in (1..).zip(&self.names).skip(usize::try_from(offset).unwrap()) {
+            let node = NodeId(10 + number);
+            let attr = Attr { ino: node.0, ..folder };
+            let dirent = DirEntry {
+                ino: node.0,
+                offset: number,
+                kind: Some(FileKind::Directory),
+                name: name.as_bytes(),
+            };
+            if !sink.push(&dirent, Some(&Entry { node, attr })) {
+                return Ok(());
+            }
+            self.lookups.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Errno::EIO)
+    }
+}
+
+#[test]
+fn entries_before_an_error_are_listed_and_known_to_the_guest() {
+    let lookups = Arc::<AtomicI64>::default();
+    let mut driver = mounted(FailsMidway {
+        names: vec!["a", "b", "c"],
+        lookups: Arc::clone(&lookups),
+    });
+    let handle = driver.opendir(ROOT).unwrap();
+    for size in [4096, 320, 200] {
+        let (mut listed, mut offset) = (Vec::new(), 0);
+        let errno = loop {
+            match driver.list_plus(ROOT, handle, offset, size) {
+                Ok(part) => {
+                    offset = part.last().expect("the end, though there is more").next;
+                    listed.extend(part);
+                }
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(errno, libc::EIO);
+        let names: Vec<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"], "replies of {size} bytes");
+        for entry in listed {
+            driver.forget(entry.node, 1);
+        }
+        assert_eq!(lookups.load(Ordering::Relaxed), 0, "replies of {size} bytes");
+    }
+    let mut offset = 0;
+    let names = driver.list_part((ROOT, handle), &mut offset, 4096).unwrap();
+    assert_eq!(names, ["a", "b", "c"]);
+    let rest = driver.list_part((ROOT, handle), &mut offset, 4096);
+    assert_eq!(rest, Err(libc::EIO));
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_at_all_is_an_error() {
+    let mut driver = mounted(FailsMidway {
+        names: Vec::new(),
+        lookups: Arc::default(),
+    });
+    assert_eq!(driver.list(ROOT, 4096).unwrap_err(), libc::EIO);
 }

@@ -430,6 +430,48 @@ fn mount_points_are_listed_after_a_folder_that_ends_at_the_largest_offset() {
     }
 }
 
+/// A host with a FUSE mount at `/mnt` whose server has died.
+struct HasADeadMount(MemoryFs);
+
+impl FileSystem for HasADeadMount {
+    fn lookup(&mut self, parent: NodeId, name: Name<'_>) -> Result<Entry, Errno> {
+        match name.to_bytes() {
+            b"mnt" => Err(Errno::from_raw(libc::ENOTCONN)),
+            _ => self.0.lookup(parent, name),
+        }
+    }
+
+    fn getattr(&mut self, node: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
+        self.0.getattr(node, handle)
+    }
+
+    fn opendir(&mut self, node: NodeId, flags: u32) -> Result<Opened, Errno> {
+        self.0.opendir(node, flags)
+    }
+
+    fn readdir(&mut self, node: NodeId, handle: Handle, offset: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
+        let mount = DirEntry {
+            ino: 5,
+            offset: 1 << 40,
+            kind: None,
+            name: b"mnt",
+        };
+        if offset < mount.offset {
+            self.0.readdir(node, handle, offset, sink)?;
+            sink.push(&mount, None);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_dead_mount_of_the_host_where_a_mount_point_is_does_not_fail_the_listing() {
+    let host = HasADeadMount(MemoryFs::new(1 << 20));
+    let mut driver = mounted(Overlay::new(host, entries()).unwrap());
+    assert_eq!(sorted_names(&mut driver, ROOT), [".", "..", "mnt", "proc"]);
+    assert_eq!(driver.lookup(ROOT, b"mnt").unwrap_err(), libc::ENOTCONN);
+}
+
 #[test]
 fn paths_that_no_file_can_have_are_refused() {
     for path in ["", "/", "relative", "/a/../b", "/a/./b", "/nul\0"] {

@@ -125,7 +125,8 @@ impl<F: FileSystem> Overlay<F> {
         if done.is_none() && !self.list_filtered(node, handle, offset, plus, &known, sink)? {
             return Ok(());
         }
-        self.list_missing(node, done.unwrap_or(0), plus, &known, sink)
+        self.list_missing(node, done.unwrap_or(0), plus, &known, sink);
+        Ok(())
     }
 
     /// What is underneath, without what the guest is not to see of it. False when not all of it fitted.
@@ -189,23 +190,15 @@ impl<F: FileSystem> Overlay<F> {
     }
 
     /// Mount points that the host does not have, after all that it has, without the first `done`.
-    fn list_missing(
-        &mut self,
-        node: NodeId,
-        done: usize,
-        plus: bool,
-        known: &[Child],
-        sink: &mut dyn DirSink,
-    ) -> Result<()> {
+    fn list_missing(&mut self, node: NodeId, done: usize, plus: bool, known: &[Child], sink: &mut dyn DirSink) {
         for (number, child) in known.iter().enumerate().skip(done) {
-            if child.hidden || self.host_has(node, &child.name)? {
+            if child.hidden || self.host_has(node, &child.name) {
                 continue;
             }
             if !self.push_virtual(child, FIRST_OFFSET + number as u64 + 1, plus, sink) {
                 break;
             }
         }
-        Ok(())
     }
 
     fn push_virtual(&mut self, child: &Child, offset: u64, plus: bool, sink: &mut dyn DirSink) -> bool {
@@ -216,18 +209,16 @@ impl<F: FileSystem> Overlay<F> {
         pushed
     }
 
-    fn host_has(&mut self, folder: NodeId, name: &[u8]) -> Result<bool> {
-        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        let name = Name::new(&name).map_err(|_| Errno::EINVAL)?;
+    /// Whatever else is wrong with it, it is listed by its name: a FUSE mount whose server has died, or what is out of reach.
+    fn host_has(&mut self, folder: NodeId, name: &[u8]) -> bool {
+        let Ok(name) = CString::new(name) else { return false };
+        let Ok(name) = Name::new(&name) else { return false };
         match self.inner.lookup(folder, name) {
             Ok(entry) => {
                 self.inner.forget(entry.node, 1);
-                Ok(true)
+                true
             }
-            Err(Errno::ENOENT) => Ok(false),
-            // It is there, and listed by its name, though nothing of it can be reached.
-            Err(Errno::EACCES) => Ok(true),
-            Err(errno) => Err(errno),
+            Err(errno) => !matches!(errno, Errno::ENOENT | Errno::ENOTDIR),
         }
     }
 

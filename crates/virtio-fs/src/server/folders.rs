@@ -50,9 +50,13 @@ impl Server {
         let size = (args.size.get() as usize).min(payload_room(exchange)).min(MAX_LISTING);
         let (handle, offset) = (Handle(args.fh.get()), args.offset.get());
         let mut listing = Listing::new(self.scratch.reply.resized(size), plus);
-        match plus {
-            Some(_) => self.fs.readdirplus(node, handle, offset, &mut listing)?,
-            None => self.fs.readdir(node, handle, offset, &mut listing)?,
+        let listed = match plus {
+            Some(_) => self.fs.readdirplus(node, handle, offset, &mut listing),
+            None => self.fs.readdir(node, handle, offset, &mut listing),
+        };
+        // The entries before an error are looked up for the guest, which would not know of them. It asks again behind them.
+        if listing.is_empty() {
+            listed?;
         }
         if listing.is_stuck() {
             // An empty reply would mean the end of the folder.

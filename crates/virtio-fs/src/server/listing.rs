@@ -33,9 +33,13 @@ impl<'a> Listing<'a> {
         self.buffer.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// There is an entry, and the buffer is too small for even that one.
     pub(super) fn is_stuck(&self) -> bool {
-        self.refused && self.buffer.is_empty()
+        self.refused && self.is_empty()
     }
 }
 
