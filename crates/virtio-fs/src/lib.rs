@@ -29,7 +29,6 @@ mod handler;
 mod hold;
 mod lane;
 mod memory;
-mod numbered;
 pub mod overlay;
 pub mod passthrough;
 mod read_only;

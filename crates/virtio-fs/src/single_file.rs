@@ -8,7 +8,6 @@ use std::ffi::{CStr, CString};
 use fuse_wire::{InitFlags, Name, OpenOutFlags, RequestError, WriteFlags};
 
 use crate::errno::{Errno, Result};
-use crate::numbered::push_numbered;
 use crate::{
     Attr, Change, Completion, Context, DataIn, DataOut, DirEntry, DirSink, Entry, FileKind, FileSystem, Handle,
     LockRange, NodeId, Opened, Options, StatFs,
@@ -201,15 +200,18 @@ impl<F: FileSystem> FileSystem for SingleFile<F> {
             (b"..", folder, directory),
             (self.name.to_bytes(), file, regular),
         ];
-        push_numbered(entries, offset, sink, |(name, ino, kind), offset| {
+        let done = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (number, (name, ino, kind)) in (1..).zip(entries).skip(done) {
             let dirent = DirEntry {
                 ino,
-                offset,
+                offset: number,
                 kind,
                 name,
             };
-            (dirent, None)
-        });
+            if !sink.push(&dirent, None) {
+                break;
+            }
+        }
         Ok(())
     }
 
